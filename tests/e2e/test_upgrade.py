@@ -1,7 +1,8 @@
-"""Helm upgrades a release of an older chart while a drain is in flight, and uninstalls in the middle of one.
+"""Helm upgrades a release, goes back, and uninstalls, while drains, pools and released pods are in flight.
 
-`charts/crds-in-folder.tgz` is the chart of an earlier commit. It has its CRDs in the folder `crds`, which helm installs
-once and never upgrades.
+`charts/previous.tar.xz` has the operator and the chart of the previous version. CONTRIBUTING.md says how to replace it.
+`charts/crds-in-folder.tgz` is a chart that has its CRDs in the folder `crds`, which helm installs once and never
+upgrades.
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,16 +21,16 @@ import yaml
 from harness import ControlPlane, workloads
 from harness.clients import ControlPlaneError
 from harness.etcd import stored_versions
+from harness.min_ready import lowest_ready
 from harness.observer import Observer
 from harness.operators import CHART, NAMESPACE, Operator, helm
 from harness.waiting import until
 
-OLD_CHART = Path(__file__).parent / "charts" / "crds-in-folder.tgz"
+CHARTS = Path(__file__).parent / "charts"
 SPACE = "shop"
 KINDS = ("reschedulepolicies", "namespacepools", "nodedrains")
 JOB = "rescheduler-storage"
 RIGHTS = ("job", "serviceaccount", "clusterrole", "clusterrolebinding")
-_ACCOUNT = f"--serviceaccount={NAMESPACE}:rescheduler"
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,15 @@ def plane() -> Iterator[ControlPlane]:
 @pytest.fixture(scope="module")
 def observer(plane: ControlPlane) -> Observer:
     return Observer(plane.kubeconfig)
+
+
+@pytest.fixture(scope="module")
+def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the previous version: its `operator` and its `manifests/chart`."""
+    folder = tmp_path_factory.mktemp("previous")
+    with tarfile.open(CHARTS / "previous.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder
 
 
 def run_helm(plane: ControlPlane, *arguments: str) -> str:
@@ -80,39 +91,17 @@ def start_drain(plane: ControlPlane, observer: Observer, prefix: str) -> str:
     return str(node)
 
 
-def test_an_upgrade_takes_over_the_crds_of_an_older_chart_in_the_middle_of_a_drain(
-    plane: ControlPlane, observer: Observer, tmp_path: Path
-) -> None:
-    run_helm(plane, "install", "rescheduler", str(OLD_CHART), "--create-namespace")
-    # The operator of today may need rights that the older chart does not grant.
-    plane.kubectl("create", "clusterrolebinding", "older", "--clusterrole=cluster-admin", _ACCOUNT)
+def test_an_upgrade_takes_over_the_crds_of_an_older_chart(plane: ControlPlane) -> None:
+    run_helm(plane, "install", "rescheduler", str(CHARTS / "crds-in-folder.tgz"), "--create-namespace")
     plane.kubectl("patch", "rsp", "default", "--type=merge", "-p", '{"spec":{"maintenance":{"maxConcurrent":3}}}')
     assert "cameBack" not in status_fields(plane)
-    identity = plane.identity_kubeconfig(NAMESPACE, "rescheduler")
-    with Operator(identity, tmp_path / "older.log"):
-        node = start_drain(plane, observer, "upgrade")
-        until(lambda: outdated(observer, node), "the older CRDs to be reported")
-        before: Any = plane.get("nodedrain", node)
-        refused = helm("upgrade", "rescheduler", str(CHART), "-n", NAMESPACE, kubeconfig=plane.kubeconfig)
-        assert "invalid ownership metadata" in refused.stderr
-        run_helm(plane, "upgrade", "rescheduler", str(CHART), "--take-ownership")
+    refused = helm("upgrade", "rescheduler", str(CHART), "-n", NAMESPACE, kubeconfig=plane.kubeconfig)
+    assert "invalid ownership metadata" in refused.stderr
+    run_helm(plane, "upgrade", "rescheduler", str(CHART), "--take-ownership")
     assert "cameBack" in status_fields(plane)
     assert plane.get("rsp", "default")["spec"]["maintenance"]["maxConcurrent"] == 3
-    plane.kubectl("delete", "clusterrolebinding", "older")
-    with Operator(identity, tmp_path / "newer.log"):
-        assert plane.get("nodedrain", node)["metadata"]["uid"] == before["metadata"]["uid"]
-        assert observer.node(node)["spec"]["unschedulable"]
-        until(lambda: not outdated(observer, node), "the report to end")
-        plane.kubectl("delete", "pod", "unmanaged", "-n", SPACE)
-        until(lambda: observer.phase(node) == "Drained", lambda: f"the drain to end ({observer.drain(node)})")
-        plane.kubectl("annotate", "node", node, "rescheduler.dev/maintenance-")
-        until(lambda: observer.drain(node) is None, "the NodeDrain to be gone")
-    assert "crd.outdated" in (tmp_path / "older.log").read_text()
-    assert "crd.outdated" not in (tmp_path / "newer.log").read_text()
-    assert not observer.node(node)["spec"].get("unschedulable")
     run_helm(plane, "upgrade", "rescheduler", str(CHART))
-    run_helm(plane, "uninstall", "rescheduler", "--timeout=60s")
-    plane.kubectl("delete", "namespace", SPACE)
+    run_helm(plane, "uninstall", "rescheduler", "--no-hooks")
 
 
 def test_an_uninstall_in_the_middle_of_a_drain_restores_the_node_with_whatever_names(
@@ -138,6 +127,98 @@ def test_an_uninstall_in_the_middle_of_a_drain_restores_the_node_with_whatever_n
     assert plane.get("crd", "nodedrains.rescheduler.dev")
     plane.kubectl("delete", "namespace", NAMESPACE, SPACE, "--timeout=60s")
     plane.kubectl("delete", "node", node, "--timeout=30s")
+
+
+def release_pods(plane: ControlPlane, observer: Observer) -> dict[str, str]:
+    """Annotate two nodes whose pods find no room elsewhere; return the released pod of each by node.
+
+    The other node of each pair is cordoned, so that no replacement starts.
+    """
+    nodes = {}
+    for side in ("left", "right"):
+        nodes[side], other = plane.add_nodes(2, prefix=f"{side}-", labels={"side": side})
+        plane.kubectl("cordon", other)
+        plane.apply(workloads.deployment(side, 2, SPACE, nodeSelector={"side": side}))
+    until(lambda: {observer.ready(SPACE, side) for side in nodes} == {2}, "the pods to run")
+    plane.kubectl("annotate", "node", *nodes.values(), "rescheduler.dev/maintenance=upgrade")
+    until(lambda: set(released(observer)) == set(nodes), "a pod of each node to be released")
+    return {node: released(observer)[side] for side, node in nodes.items()}
+
+
+def released(observer: Observer) -> dict[str, str]:
+    """Return the UID of the released pod of each Deployment."""
+    pods = [pod["metadata"] for pod in observer.pods(SPACE) if workloads.is_released(pod)]
+    return {pod["labels"]["app"]: pod["uid"] for pod in pods}
+
+
+def finish_drain(plane: ControlPlane, observer: Observer, node: str) -> None:
+    """Let the replacements start, await the end of the drain, and withdraw the request."""
+    plane.kubectl("uncordon", node.removesuffix("1") + "2")
+    until(lambda: observer.phase(node) == "Drained", lambda: f"the drain to end ({observer.drain(node)})")
+    plane.kubectl("annotate", "node", node, "rescheduler.dev/maintenance-")
+    until(lambda: observer.drain(node) is None, "the NodeDrain to be gone")
+    assert not observer.node(node)["spec"].get("unschedulable")
+
+
+def assert_pool_holds(plane: ControlPlane, observer: Observer, node: str) -> None:
+    """Assert that the pool still has its node and its namespace."""
+    assert [taint["key"] for taint in observer.node(node)["spec"]["taints"]] == ["rescheduler.dev/pool"]
+    assert observer.namespace("pooled")["metadata"]["labels"]["rescheduler.dev/pool"] == "held"
+    assert plane.get("nsp", "held")["status"]["nodes"] == 1
+
+
+def test_an_upgrade_and_the_way_back_keep_drains_pools_and_released_pods(
+    plane: ControlPlane, observer: Observer, previous: Path, tmp_path: Path
+) -> None:
+    """One drain begins before the upgrade and ends after it; the other one ends after the downgrade."""
+    package = previous / "operator"
+    run_helm(plane, "install", "rescheduler", str(previous / "manifests" / "chart"), "--create-namespace")
+    identity = plane.identity_kubeconfig(NAMESPACE, "rescheduler")
+    plane.kubectl("api-resources")  # kubectl remembers for hours which versions the CRDs of an earlier test served
+    limits = {"spec": {"maintenance": {"maxConcurrent": 2, "maxUnavailable": "100%"}}}
+    plane.kubectl("patch", "rsp", "default", "--type=merge", "-p", json.dumps(limits))
+    (pooled,) = plane.add_nodes(1, prefix="pooled-", labels={"side": "pool"})
+    plane.add_nodes(1, prefix="free-")  # without it, the taint of the pool would leave no place to other pods
+    plane.apply(workloads.namespace(SPACE), workloads.namespace("pooled"))
+    selector = {"matchLabels": {"side": "pool"}}
+    with Operator(identity, tmp_path / "before.log", previous=package):
+        plane.apply(workloads.pool("held", namespaces=["pooled"], nodeSelector=selector, exclusive=True))
+        until(lambda: observer.node(pooled)["spec"].get("taints"), lambda: f"the taint ({observer.pool('held')})")
+        pods = release_pods(plane, observer)
+        left, right = pods
+    uids = {node: plane.get("nodedrain", node)["metadata"]["uid"] for node in pods}
+    with lowest_ready(observer, SPACE, "left", "right", every=0.2) as lowest:
+        with Operator(identity, tmp_path / "after.log"):
+            # The operator is newer than the CRDs for a while: it works, and says so.
+            until(lambda: "lacks version v1beta1" in outdated(observer, left), "the missing version to be reported")
+            run_helm(plane, "upgrade", "rescheduler", str(CHART))
+            assert set(released(observer).values()) == set(pods.values())
+            assert_pool_holds(plane, observer, pooled)
+            finish_drain(plane, observer, left)
+            listed = reschedule(package, plane, "status", "-o", "name")
+            assert listed == f"nodedrain.rescheduler.dev/{right}", "the older plugin and the newer operator"
+            run_helm(plane, "rollback", "rescheduler", "1")
+        assert len(plane.get("crd", "nodedrains.rescheduler.dev")["spec"]["versions"]) == 1
+        assert plane.get("nodedrain", right)["metadata"]["uid"] == uids[right]
+        assert released(observer) == {"right": pods[right]}
+        with Operator(identity, tmp_path / "back.log", previous=package):
+            finish_drain(plane, observer, right)
+            assert_pool_holds(plane, observer, pooled)
+        assert not released(observer)
+        assert {pod["status"]["phase"] for pod in observer.pods(SPACE)} == {"Running"}
+    assert lowest == {"left": 2, "right": 2}
+    for log in ("before", "after", "back"):
+        text = (tmp_path / f"{log}.log").read_text()
+        assert "Traceback" not in text
+        assert "object.unreadable" not in text
+        assert ("crd.outdated" in text) == (log == "after"), "the older operator fits its CRDs"
+
+
+def reschedule(package: Path, plane: ControlPlane, *arguments: str) -> str:
+    """Run the plugin of the previous version."""
+    command = [sys.executable, "-c", "from rescheduler.cli.plugin import run; run()", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(package), "KUBECONFIG": str(plane.kubeconfig)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def migrate_storage(kubeconfig: Path) -> subprocess.CompletedProcess[str]:

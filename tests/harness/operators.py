@@ -87,7 +87,7 @@ def helm(*arguments: str, kubeconfig: Path | None = None) -> subprocess.Complete
 
 
 class Operator:
-    """An operator process.
+    """An operator process; `package`: the folder of another version of the Python package.
 
     Attributes:
         log: the file with its output.
@@ -102,16 +102,21 @@ class Operator:
         log_format: str = "json",
         namespace: str = NAMESPACE,
         packages: Path | None = None,
+        previous: Path | None = None,
     ) -> None:
-        """Prepare the process; `packages`: a folder of Python packages that it has in place of the installed ones."""
+        """Prepare the process.
+
+        `packages`: a folder of Python packages that it has in place of the installed ones; `previous`: a folder with
+        another version of the operator.
+        """
         self.log, self.health, self.metrics_port = log, free_port(), free_port()
         self._command = [sys.executable, *(["-S"] if packages else []), "-m", "rescheduler", "run"]
         self._command += ["--namespace", namespace]
         self._command += ["--health-port", str(self.health), "--metrics-port", str(self.metrics_port)]
         self._command += ["--log-format", log_format]
         self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "POD_NAME": identity}
-        if packages:
-            self._environment["PYTHONPATH"] = str(packages)
+        if path := packages or previous:
+            self._environment["PYTHONPATH"] = str(path)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, ready: bool = True) -> "Operator":
