@@ -141,10 +141,11 @@ def session(plane: ControlPlane) -> requests.Session:
 
 
 class Departures:
-    """Watch the pods that exist at the start: by pod, seconds until it is gone."""
+    """Watch the pods that exist at the start, of one namespace or of all: by pod, seconds until it is gone."""
 
-    def __init__(self, plane: ControlPlane, space: str) -> None:
-        self._url, self._session = f"{plane.server}/api/v1/namespaces/{space}/pods", session(plane)
+    def __init__(self, plane: ControlPlane, space: str = "") -> None:
+        place = f"namespaces/{space}/pods" if space else "pods"
+        self._url, self._session = f"{plane.server}/api/v1/{place}", session(plane)
         self._left, version = self._list()
         self.total, self.gone = len(self._left), list[float]()
         self._done = threading.Event()

@@ -12,6 +12,7 @@ from typing import Any
 
 from bench import admission, drains, failures, leases, plots, pools, rasa, soak, tables
 from bench.common import HERE, operated, say
+from bench.large_drains import many_drains, one_drain
 from bench.memory import imports
 from bench.optimum import optimum
 from bench.optimum_chain_moves import chain_moves
@@ -19,6 +20,7 @@ from bench.optimum_rebalance import rebalance_on_m3
 from bench.plans import large, plan_scores
 from bench.rebalance import rebalances
 from bench.replacements import replacements
+from bench.scale import scale
 from bench.slots import latencies
 from harness import ControlPlane
 from harness.operators import install
@@ -59,6 +61,21 @@ def first() -> Results:
     """Measure replacement first and plain eviction."""
     with operated(1) as (plane, observer, _):
         return {"replacement first": replacements(plane, observer)}
+
+
+def large_clusters() -> Results:
+    """Measure large clusters; the sizes of this run replace or join those of earlier runs."""
+    return {"scale": scale()}
+
+
+def large_drain() -> Results:
+    """Measure one drain of 250 pods under 250 budgets."""
+    return {"large drain": one_drain()}
+
+
+def large_drains() -> Results:
+    """Measure 100 nodes of 30 pods at once."""
+    return {"large drains": many_drains()}
 
 
 def failed_nodes() -> Results:
@@ -143,6 +160,9 @@ MEASURES: dict[str, Callable[[], Results]] = {
     "pool-moves": pool_moves,
     "many-pools": many_pools,
     "rebalance": rebalances,
+    "scale": large_clusters,
+    "large-drain": large_drain,
+    "large-drains": large_drains,
     "admission": admitted,
     "soak": simulated_runs,
     "soak-plane": sequences,

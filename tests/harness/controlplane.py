@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -264,6 +265,15 @@ class ControlPlane(Machines):
             yield
         finally:
             processes.kill(pid, signal.SIGCONT)
+
+    @contextmanager
+    def stopped(self, *programs: str) -> Iterator[None]:
+        """Stop components; they start again with all that was written meanwhile."""
+        commands = {program: self._end(program) for program in programs}
+        yield
+        for program, command in commands.items():
+            self._start(program, command)
+            until(partial(self._listens, program, command), f"{program} to be ready", seconds=60)
 
     def _end(self, program: str) -> list[str]:
         """Kill a component; return its command line."""

@@ -58,6 +58,7 @@ class _Reflector:
         permanent: bool = False,
     ) -> None:
         self._client, self._path, self._params = client, path, params or {}
+        self._resource = resource_of(path)
         self._idle_timeout, self._permanent = idle_timeout, permanent
         self._watch_worked = False
         self._watch_opened_at: float | None = None
@@ -84,7 +85,7 @@ class _Reflector:
             self._client.watches.forget(self)
 
     def _record_delivery(self) -> None:
-        self._client.watches.record(self, resource_of(self._path), asyncio.get_running_loop().time())
+        self._client.watches.record(self, self._resource, asyncio.get_running_loop().time())
 
     async def _list_and_watch(self) -> bool:
         """List and watch until an error; whether the error is a failure, and not only a reason to list again."""

@@ -4,7 +4,7 @@ One raw watch serves all nodes. A Kopf handler would be too slow: 5,000 nodes re
 """
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import structlog
 
@@ -34,7 +34,7 @@ _MAX_LIST_FAILURES = 2  # lists in a row that fail before the network counts as 
 
 def _spec(raw: RawObject) -> RawObject:
     spec = raw.get("spec")
-    return spec if isinstance(spec, Mapping) else {}
+    return spec if isinstance(spec, dict) else {}
 
 
 class LeaseMonitor:

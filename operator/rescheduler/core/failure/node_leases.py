@@ -6,10 +6,10 @@ skewed. A silent Lease is a suspicion and never a proof.
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import takewhile
 from math import ceil, inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from rescheduler.api.policies import ReschedulePolicy
 from rescheduler.core.model.nodes import CONDITION_UNKNOWN, Node
@@ -64,8 +64,7 @@ def silence_offsets(nodes: Iterable[Node]) -> dict[str, float]:
     return {name: (last - since).total_seconds() for name, since in unknown_since.items() if last}
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseRenewal:
+class LeaseRenewal(NamedTuple):
     """The last observed renewal of one Lease.
 
     Attributes:
@@ -117,7 +116,7 @@ class LeaseTracker:
         `blackout`: there was a blackout before. It lasts until the silent Leases are renewed.
         """
         before = {name: self.last_renewed(name) for name in self.renewals} if blackout else {}
-        self.renewals = {name: replace(renewal, seen_at=now) for name, renewal in self.renewals.items()}
+        self.renewals = {name: renewal._replace(seen_at=now) for name, renewal in self.renewals.items()}
         self.unconfirmed, self.presumed_silent_since = set(self.renewals), before
 
     def presume_silent(self, silence_offsets: Mapping[str, float], now: float) -> None:
