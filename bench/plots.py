@@ -66,6 +66,27 @@ def spreads(path: Path, results: dict[str, Any]) -> None:
     )
 
 
+def growth(path: Path, sizes: dict[str, Any]) -> None:
+    """Plot the memory over the pods of the cluster, next to a cache of controller-runtime, and over drains."""
+    _, (over_pods, over_drains) = plt.subplots(1, 2, figsize=(2 * _WIDTH, _HEIGHT))
+    for nodes in sorted({found["nodes"] for found in sizes.values()}):
+        group = sorted((f for f in sizes.values() if f["nodes"] == nodes), key=lambda found: found["pods"])
+        pods = [found["pods"] for found in group]
+        over_pods.plot(pods, [f["idle"]["memory, MB"] for f in group], marker="o", label=f"operator, {nodes:,} nodes")
+        cache = [f["controller-runtime"]["memory, MB"] for f in group]
+        over_pods.plot(pods, cache, marker="s", linestyle=":", label=f"cache, {nodes:,} nodes")
+    for found in sizes.values():
+        spans = found["drains"].items()
+        if spans:
+            counts, memory = [int(count) for count, _ in spans], [span["highest memory, MB"] for _, span in spans]
+            over_drains.plot(counts, memory, marker="o", label=f"{found['nodes']:,} nodes, {found['pods']:,} pods")
+    over_pods.set(title="Idle", xlabel="pods", ylabel="resident MB")
+    over_pods.legend(frameon=False)
+    for axes in (over_pods, over_drains):
+        axes.set_ylim(bottom=0)
+    _save(path, "Highest memory of the operator", over_drains, "nodes that drain at once", "resident MB")
+
+
 def failures(path: Path, results: list[dict[str, Any]]) -> None:
     """Plot the failed requests over time, a line for each way."""
     _, axes = plt.subplots(figsize=(_WIDTH, _HEIGHT))

@@ -195,6 +195,8 @@ def _draw(results: Results) -> None:
         plots.latencies(HERE / "slots.svg", results["slots"])
     if "replacement first" in results:
         plots.serving(HERE / "serving.svg", results["replacement first"])
+    if "scale" in results:
+        plots.growth(HERE / "scale.svg", results["scale"])
     if "rebalance" in results:
         plots.spreads(HERE / "rebalance.svg", results["rebalance"])
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from bench import scale_tables
 from bench.soak import sequences, summed
 
 Row = tuple[str, str, str]
@@ -347,6 +348,8 @@ def markdown(results: dict[str, Any]) -> str:
         "![rebalancing](rebalance.svg)",
         "",
     ]
+    lines += scale_tables.large_clusters(results.get("scale", {}))
+    lines += scale_tables.large_drains(results)
     lines += optimum(results.get("optimum", {}))
     lines += chain_moves(results.get("chain moves", {}))
     lines += rebalancing_of_m3(results.get("rebalancing of M3", {}))
