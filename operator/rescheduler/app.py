@@ -163,6 +163,8 @@ class App:
     def _ready(self) -> str | None:
         if not self.manager.synced.is_set():
             return messages.not_listed()
+        if seconds := self.store.state_builder.seconds_list_stale(self.clock.now()):
+            return messages.list_stale(seconds)
         if missing := sorted(map(paths.crd_name, self.store.cache.not_installed)):
             return messages.crds_missing(missing, names.INSTALL_HINT)
         return self._why_inactive() or self.supervisor.failure_summary

@@ -11,6 +11,14 @@ def not_listed() -> str:
     return "nodes, namespaces, policies, pools and NodeDrains are not listed yet"
 
 
+def list_stale(seconds: float) -> str:
+    """Return the text for a process whose lists fail, so that it may not act."""
+    return (
+        f"nodes, namespaces, policies, pools and NodeDrains were listed {seconds:.0f} s ago: a right is missing, or the "
+        "API server does not answer; find task.retried in the operator's log"
+    )
+
+
 def crds_missing(crd_names: Sequence[str], hint: str) -> str:
     """Return the text for CRDs that are not installed; `hint`: how to install them."""
     return f"the CRDs {', '.join(crd_names)} are not installed: {hint}"

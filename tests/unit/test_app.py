@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import kopf
@@ -148,6 +149,18 @@ async def test_a_cleanup_that_did_not_finish_is_a_failure(ends: Any) -> None:
         app.cleanup_done = True
 
     assert await ends(cleaned, cleanup=True) == ""
+
+
+async def test_readyz_says_that_the_lists_are_old_and_that_they_are_current_again() -> None:
+    app = App(FakeClient, Options(), clock=Clock(), identity="a")  # type: ignore[arg-type]
+    app.manager.synced.set()
+    app.store.set_listed(app.clock.now() - timedelta(seconds=170))
+    assert app._ready() is None
+    app.store.set_listed(app.clock.now() - timedelta(seconds=190))
+    assert "were listed 190 s ago: a right is missing" in (app._ready() or "")
+    app.store.set_listed(app.clock.now())
+    assert app._ready() is None
+    await asyncio.sleep(0)
 
 
 async def test_readyz_names_the_task_that_fails_and_its_object() -> None:

@@ -78,9 +78,14 @@ class ClusterStateBuilder:
         self.invalidate()
         return True
 
+    def seconds_list_stale(self, now: datetime) -> float:
+        """Return the seconds since the last full list if that is too long ago to act; 0 if it is not."""
+        age = now - self.listed_at if self.listed_at else timedelta(0)
+        return age.total_seconds() if age >= cluster_state.LIST_STALE_AFTER else 0.0
+
     def set_listed(self, when: datetime) -> bool:
         """Record a full list of all kinds; return whether the view was stale before it."""
-        was_stale = self.listed_at is not None and when - self.listed_at >= cluster_state.LIST_STALE_AFTER
+        was_stale = bool(self.seconds_list_stale(when))
         self.listed_at = when
         self.invalidate()
         return was_stale
