@@ -15,7 +15,7 @@ _CONNECTIONS, _SHARE_OF_CACHE = 64, 1 / 20
 
 
 def title(size: str) -> str:
-    """Return a size in words."""
+    """Return a size as text."""
     nodes, pods, *rest = size.split(":")
     return f"{int(nodes):,} nodes, {int(pods):,} pods" + (", no budgets" if rest == ["0"] else "")
 

@@ -87,7 +87,7 @@ def helm(*arguments: str, kubeconfig: Path | None = None) -> subprocess.Complete
 
 
 class Operator:
-    """An operator process; `package`: the folder of another version of the Python package.
+    """An operator process.
 
     Attributes:
         log: the file with its output.

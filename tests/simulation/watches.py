@@ -11,7 +11,7 @@ Event = tuple[str, RawObject]
 
 
 class WatchFaults:
-    """What is wrong with the watches now.
+    """Faults of the watches now.
 
     Attributes:
         frozen: no event arrives, although the connections are open.
