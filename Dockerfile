@@ -29,7 +29,7 @@ COPY --from=build /opt/rescheduler /opt/rescheduler
 # Bases have no bytecode of the standard library, and the root of the container is read-only: each start would compile
 # it again. The import also fails if a needed file is gone.
 USER 0
-RUN ["python3", "-c", "import rescheduler.app, rescheduler.cli.operator, rescheduler.cli.verify.verification"]
+RUN ["python3", "-c", "import rescheduler.app, rescheduler.cli.operator, rescheduler.cli.verify.verification, rescheduler.cli.storage.stored_versions"]
 ENV PYTHONDONTWRITEBYTECODE=1
 USER 65532:65532
 ENTRYPOINT ["python3", "-m", "rescheduler"]

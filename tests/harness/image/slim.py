@@ -16,8 +16,13 @@ from collections.abc import Set as AbstractSet
 from importlib import metadata
 from pathlib import Path
 
-ENTRY_POINTS = ("rescheduler.cli.operator", "rescheduler.app", "rescheduler.cli.verify.verification")
-"""Modules of the commands `run`, `cleanup` and `verify`. Importing them imports all that the commands need."""
+ENTRY_POINTS = (
+    "rescheduler.cli.operator",
+    "rescheduler.app",
+    "rescheduler.cli.verify.verification",
+    "rescheduler.cli.storage.stored_versions",
+)
+"""Modules of the commands `run`, `cleanup`, `verify` and `migrate-storage`. Importing them imports all that the commands need."""
 PLUGIN_ONLY = ("rich", "socks")
 """structlog and urllib3 import these if they are there: 5 MB of memory that only the plugin needs."""
 READ_AT_RUN_TIME = ("tzdata", "rescheduler/__main__.py", "rescheduler/py.typed")
