@@ -161,6 +161,8 @@ class App:
         return messages.event_loop_stalled(seconds) if seconds > _EVENT_LOOP_STALLED_AFTER else None
 
     def _ready(self) -> str | None:
+        if not_served := self.store.cache.version_not_served:
+            return not_served
         if not self.manager.synced.is_set():
             return messages.not_listed()
         if seconds := self.store.state_builder.seconds_list_stale(self.clock.now()):
@@ -224,7 +226,7 @@ class App:
         while True:
             log.info("leader.waiting", identity=self.identity, namespace=self.options.namespace)
             # A process with a stale view would lead and do nothing: another replica may have a current view.
-            await self.election.acquire(may_lead=lambda: not self.store.state_builder.failing_view_task)
+            await self.election.acquire(may_lead=lambda: not self.store.state_builder.view_failure)
             await self._lead_installation()
 
     async def _run_cleanup(self) -> None:

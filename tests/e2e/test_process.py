@@ -392,6 +392,45 @@ def test_without_crds_it_gives_back_what_is_left_and_begins_when_they_are_there(
     assert "Traceback" not in operator.log.read_text()
 
 
+def serve(plane: ControlPlane, *, served: bool) -> None:
+    """Let the CRDs serve the operator's version, or not: then its requests get a 404, although the objects exist."""
+    change = [{"op": "replace", "path": "/spec/versions/0/served", "value": served}]
+    for kind in KINDS:
+        plane.kubectl("patch", "crd", f"{kind}.rescheduler.dev", "--type=json", "-p", json.dumps(change))
+
+
+def test_crds_that_do_not_serve_its_version_stop_it_and_undo_nothing(
+    plane: ControlPlane, own: Site, tmp_path: Path
+) -> None:
+    identity = install(plane)
+    first, other = own.nodes(2)
+    own.policy()
+    own.on_first(first, [other], workloads.deployment("web", 2, own.name, **own.here()))
+
+    def not_served(operator: Operator) -> set[str]:
+        lines = [json.loads(line) for line in operator.log.read_text().splitlines()]
+        return {line["kind"] for line in lines if line["event"] == "kind.not_served"}
+
+    with Operator(identity, tmp_path / "operator.log") as operator:
+        own.release_one(first, [other])
+        uids = own.uids()
+        serve(plane, served=False)
+        until(lambda: not_served(operator) == set(KINDS), "each kind to be missed")
+        assert operator.probe("readyz") == 503
+        plane.kubectl("uncordon", other)
+        until(lambda: own.observer.ready(own.name, "web") == 3, "the replacement to be Ready")
+        another = Operator(identity, tmp_path / "another.log", identity="operator-1").start(ready=False)
+        until(lambda: not_served(another), "a process that starts to say so")
+        assert (another.probe("healthz"), another.probe("readyz"), another.running) == (200, 503, True)
+        assert another.stop() == 0
+        assert own.released()
+        assert own.uids() >= uids
+        assert own.observer.node(first)["spec"]["unschedulable"]
+        serve(plane, served=True)
+        own.phase(first, "Drained")
+    assert "Traceback" not in operator.log.read_text()
+
+
 def conditions(own: Site, node: str) -> set[str]:
     ours = {"DrainInProgress", "Drained", "MaintenanceInProgress"}
     return ours & {condition["type"] for condition in own.observer.node(node)["status"]["conditions"]}

@@ -34,7 +34,6 @@ Some modules have no file of their own, because another test shows their behavio
     controllers/runtime/http_endpoints: e2e/test_process
     controllers/runtime/rate_limits: unit/controllers/evacuation/test_eviction_queue
     controllers/runtime/write_attempts: unit/controllers/drain/test_node_writer
-    controllers/store/conflicts: unit/simulation/test_refused_writes
     core/drain/requests: unit/controllers/drain/test_node_controller
     core/eligibility/cluster_state: unit/core/eligibility/test_decision
     core/eligibility/concurrency: unit/core/eligibility/test_decision

@@ -160,6 +160,10 @@ class FakeClusterClient(Client):
             yield {**page, "items": [{"metadata": raw["metadata"]} for raw in page["items"]]}
 
     async def get(self, path: str, *, election: bool = False, **params: str | int) -> RawObject:
+        if Place.parse(path).name:
+            if found := await self.find(path):
+                return found
+            raise ApiError("GET", path, ErrorResponse(404, "NotFound"))
         async for page in self.list(path, **params):
             return page
         raise AssertionError(path)

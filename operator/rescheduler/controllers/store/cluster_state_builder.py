@@ -90,6 +90,11 @@ class ClusterStateBuilder:
         self.invalidate()
         return was_stale
 
+    @property
+    def view_failure(self) -> str:
+        """Return why the operator does not see all objects: a task, or a version that is not served; empty if it does."""
+        return self.failing_view_task or self._cache.version_not_served
+
     def is_view_stale(self) -> bool:
         """Whether the view of the cluster is stale, so that the operator must not act."""
         return bool(cluster_state.stale_view_reason(self.state(), self._now()))
@@ -117,7 +122,7 @@ class ClusterStateBuilder:
                 self._history.conditions,
                 self._history.suspected_nodes,
                 self._history.nodes_with_late_lease,
-                self.blackout_reason or self.failing_view_task or None,
+                self.blackout_reason or self.view_failure or None,
                 self._pool_budgets(),
                 self._history.nodes_with_renewed_lease,
             )

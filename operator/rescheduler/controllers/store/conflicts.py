@@ -20,10 +20,11 @@ def may_be_outdated(error: Exception) -> bool:
 async def reread(client: Client, store: Store, kind: ResourceKind, path: str) -> None:
     """Read the object again into the store, or drop it if it is gone; do nothing if the API server fails."""
     try:
-        raw = await client.find(path)
+        store.put(kind, await client.get(path))
+    except ApiError as error:
+        # Without a NodeDrain, released pods are returned and nodes uncordoned. A CRD that stops serving our version, or
+        # a proxy, must not do that.
+        if write_refusals.is_gone(error.response):
+            store.drop(kind, path.rpartition("/")[2])
     except TRANSIENT_ERRORS:
         return
-    if raw:
-        store.put(kind, raw)
-    else:
-        store.drop(kind, path.rpartition("/")[2])

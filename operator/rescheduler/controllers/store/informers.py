@@ -15,6 +15,7 @@ from rescheduler.api import names
 from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
+from rescheduler.core.model.crd_fields import is_served
 from rescheduler.core.model.raw import RawObject
 from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError, Client
@@ -112,6 +113,7 @@ class StoreInformers:
             if error.code == 404 and kind in OWN_KINDS:
                 await self._verify_not_installed(kind, error)
             raise
+        self._store.set_served(kind, served=True)
         self._store.resync(kind, listed_names, int(version))
         if self._store.cache.set_installed(kind, installed=True):
             log.info("kind.installed", kind=kind)
@@ -125,7 +127,9 @@ class StoreInformers:
                 paths.CUSTOM_RESOURCE_DEFINITIONS, fieldSelector=f"metadata.name={paths.crd_name(kind)}"
             )
             if definitions["items"]:
+                self._store.set_served(kind, served=is_served(definitions["items"][0]))
                 return
+            self._store.set_served(kind, served=True)
             self._record_not_installed(kind, int(definitions["metadata"]["resourceVersion"]))
         raise CRDNotInstalledError("GET", _PATHS[kind], error.response) from error
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from rescheduler.api import GROUP, names
+from rescheduler.api import GROUP, VERSION, names
 from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import ReschedulePolicy
 from rescheduler.api.pools import NamespacePool
@@ -97,12 +97,22 @@ class ObjectCache:
         self.namespaces: Mapping[str, Namespace] = self._objects[ResourceKind.NAMESPACE]
         self.unreadable_objects: dict[tuple[ResourceKind, str], UnreadableObject] = {}
         self._not_installed: set[ResourceKind] = set()
+        self._not_served: set[ResourceKind] = set()
         self.missing_fields: Mapping[ResourceKind, tuple[str, ...]] | None = None
 
     @property
     def not_installed(self) -> frozenset[ResourceKind]:
         """The kinds of this operator whose CRD is not installed."""
         return frozenset(self._not_installed)
+
+    @property
+    def version_not_served(self) -> str:
+        """Return which CRDs do not serve the version of this operator, as text; empty if all do.
+
+        Their objects exist and change, but the operator does not see it.
+        """
+        crds = [f"{kind}.{GROUP}" for kind in sorted(self._not_served)]
+        return messages.version_not_served(crds, VERSION, names.SAME_VERSION_HINT) if crds else ""
 
     @property
     def outdated_crds(self) -> str | None:
@@ -119,6 +129,17 @@ class ObjectCache:
             self._not_installed.discard(kind)
         else:
             self._not_installed.add(kind)
+        return changed
+
+    def set_served(self, kind: ResourceKind, *, served: bool) -> bool:
+        """Record whether the CRD of a kind serves our version. Return whether that is a change."""
+        changed = served == (kind in self._not_served)
+        if changed and served:
+            self._not_served.discard(kind)
+            log.info("kind.served", kind=kind, version=VERSION)
+        elif changed:
+            self._not_served.add(kind)
+            log.error("kind.not_served", kind=kind, version=VERSION, hint=names.SAME_VERSION_HINT)
         return changed
 
     def objects(self, kind: ResourceKind) -> Mapping[str, Any]:

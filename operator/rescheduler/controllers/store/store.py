@@ -210,6 +210,11 @@ class Store:
         if self.state_builder.set_failing_view_task(failure):
             self._apply_view_change(is_good=not failure)
 
+    def set_served(self, kind: ResourceKind, *, served: bool) -> None:
+        """Record whether the CRD of a kind serves our version. If not, the view is stale."""
+        if self.cache.set_served(kind, served=served):
+            self._apply_view_change(is_good=not self.cache.version_not_served)
+
     def _apply_view_change(self, *, is_good: bool) -> None:
         if is_good:
             self.history.restart_condition_timers()

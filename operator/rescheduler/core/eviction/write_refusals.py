@@ -67,6 +67,11 @@ def is_conflict(response: ErrorResponse) -> bool:
     return response.code in (404, 409)
 
 
+def is_gone(response: ErrorResponse) -> bool:
+    """Whether the object does not exist. Another 404 says that no such kind is served, or comes from a proxy."""
+    return response.code == 404 and response.reason == "NotFound"
+
+
 def retry_delay(response: ErrorResponse, failures: int) -> float:
     """Return the seconds until the next attempt; `failures`: in a row, including this response."""
     return max(

@@ -75,6 +75,11 @@ def container_ended(container: str, exit_code: int) -> str:
     return f"container {container} has ended with exit code {exit_code}"
 
 
+def version_not_served(crds: Sequence[str], version: str, hint: str) -> str:
+    """Return that CRDs do not serve the version that the operator uses; `hint`: what to install."""
+    return f"the CRDs {', '.join(crds)} do not serve {version}: {hint}"
+
+
 def outdated_crds(missing: Mapping[str, Sequence[str]], hint: str) -> str:
     """Return which CRDs are older than the operator, and which of its fields they lack; `hint`: how to upgrade them."""
     crds = (f"the CRD {crd} lacks {listing(fields, 5)}" for crd, fields in missing.items())

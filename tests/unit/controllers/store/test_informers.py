@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+from rescheduler.api.crds import crds
 from rescheduler.controllers.store.informers import StoreInformers
 from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
@@ -18,11 +20,11 @@ POLICY = {"metadata": {"name": "p", "uid": "p", "resourceVersion": "5"}, "spec":
 
 
 class FakeClient:
-    """Client that lists one policy; `gone`: paths with a 404; `defined`: whether the CRDs exist anyway."""
+    """Client that lists one policy; `gone`: paths with a 404; `defined`: the CRD of these, None if there is none."""
 
     def __init__(self) -> None:
         self.gone: set[str] = set()
-        self.defined = False
+        self.defined: dict[str, Any] | None = None
         self.asked: list[str] = []
 
     async def list(self, path: str, limit: int = 0) -> AsyncIterator[dict[str, Any]]:
@@ -32,7 +34,7 @@ class FakeClient:
 
     async def get(self, path: str, *, fieldSelector: str) -> dict[str, Any]:  # noqa: N803 - as the API server calls it
         self.asked.append(fieldSelector)
-        return {"metadata": {"resourceVersion": "9"}, "items": [{}] if self.defined else []}
+        return {"metadata": {"resourceVersion": "9"}, "items": [self.defined] if self.defined else []}
 
 
 @pytest.fixture
@@ -86,11 +88,36 @@ async def test_a_404_for_an_installed_kind_drops_no_object(
     informers: StoreInformers, client: FakeClient, store: Store
 ) -> None:
     await informers.list_all()
-    client.gone, client.defined = {paths.POLICIES}, True
+    client.gone, client.defined = {paths.POLICIES}, crds()["reschedulepolicies"]
     with pytest.raises(ApiError):
         await informers._list(ResourceKind.POLICY)
     assert not store.cache.not_installed
+    assert not store.cache.version_not_served
     assert store.cache.policies
+
+
+async def test_a_crd_without_our_version_is_reported_once_and_keeps_its_objects(
+    informers: StoreInformers, client: FakeClient, store: Store
+) -> None:
+    """The objects exist in another version: without them, nodes would be uncordoned."""
+    await informers.list_all()
+    client.gone, client.defined = {paths.POLICIES}, crds()["reschedulepolicies"]
+    client.defined["spec"]["versions"][0]["served"] = False
+    with capture_logs() as logs:
+        for _ in range(2):
+            with pytest.raises(ApiError):
+                await informers.list_all()
+    (entry,) = logs
+    assert (entry["event"], entry["kind"]) == ("kind.not_served", "reschedulepolicies")
+    reason = "the CRDs reschedulepolicies.rescheduler.dev do not serve v1alpha1: "
+    assert store.cache.version_not_served.startswith(reason)
+    assert store.state_builder.is_view_stale()
+    assert not store.cache.not_installed
+    assert store.cache.policies
+    client.gone = set()
+    await informers.list_all()
+    assert not store.cache.version_not_served
+    assert not store.state_builder.view_failure
 
 
 async def test_a_404_for_a_kubernetes_kind_is_an_error(informers: StoreInformers, client: FakeClient) -> None:
