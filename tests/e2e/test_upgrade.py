@@ -151,6 +151,11 @@ def released(observer: Observer) -> dict[str, str]:
     return {pod["labels"]["app"]: pod["uid"] for pod in pods}
 
 
+def refresh_discovery(plane: ControlPlane) -> None:
+    """Let kubectl forget which versions were served before a way back: it remembers them for hours."""
+    plane.kubectl("api-resources")
+
+
 def finish_drain(plane: ControlPlane, observer: Observer, node: str) -> None:
     """Let the replacements start, await the end of the drain, and withdraw the request."""
     plane.kubectl("uncordon", node.removesuffix("1") + "2")
@@ -174,15 +179,16 @@ def test_an_upgrade_and_the_way_back_keep_drains_pools_and_released_pods(
     package = previous / "operator"
     run_helm(plane, "install", "rescheduler", str(previous / "manifests" / "chart"), "--create-namespace")
     identity = plane.identity_kubeconfig(NAMESPACE, "rescheduler")
-    plane.kubectl("api-resources")  # kubectl remembers for hours which versions the CRDs of an earlier test served
+    refresh_discovery(plane)
     limits = {"spec": {"maintenance": {"maxConcurrent": 2, "maxUnavailable": "100%"}}}
     plane.kubectl("patch", "rsp", "default", "--type=merge", "-p", json.dumps(limits))
     (pooled,) = plane.add_nodes(1, prefix="pooled-", labels={"side": "pool"})
     plane.add_nodes(1, prefix="free-")  # without it, the taint of the pool would leave no place to other pods
     plane.apply(workloads.namespace(SPACE), workloads.namespace("pooled"))
     selector = {"matchLabels": {"side": "pool"}}
+    pool = workloads.pool("held", namespaces=["pooled"], nodeSelector=selector, exclusive=True)
     with Operator(identity, tmp_path / "before.log", previous=package):
-        plane.apply(workloads.pool("held", namespaces=["pooled"], nodeSelector=selector, exclusive=True))
+        plane.apply(pool)
         until(lambda: observer.node(pooled)["spec"].get("taints"), lambda: f"the taint ({observer.pool('held')})")
         pods = release_pods(plane, observer)
         left, right = pods
@@ -197,10 +203,16 @@ def test_an_upgrade_and_the_way_back_keep_drains_pools_and_released_pods(
             finish_drain(plane, observer, left)
             listed = reschedule(package, plane, "status", "-o", "name")
             assert listed == f"nodedrain.rescheduler.dev/{right}", "the older plugin and the newer operator"
+            plane.apply({**pool, "apiVersion": "rescheduler.dev/v1beta1"})
             run_helm(plane, "rollback", "rescheduler", "1")
+        refresh_discovery(plane)
         assert len(plane.get("crd", "nodedrains.rescheduler.dev")["spec"]["versions"]) == 1
         assert plane.get("nodedrain", right)["metadata"]["uid"] == uids[right]
         assert released(observer) == {"right": pods[right]}
+        with pytest.raises(ControlPlaneError, match=r"invalid group/version: rescheduler\.dev/v1beta1"):
+            plane.apply(pool)
+        assert migrate_storage(plane.kubeconfig).returncode == 0
+        plane.apply(pool)
         with Operator(identity, tmp_path / "back.log", previous=package):
             finish_drain(plane, observer, right)
             assert_pool_holds(plane, observer, pooled)
@@ -265,6 +277,13 @@ def stored(plane: ControlPlane) -> set[str]:
     return {version for kind in KINDS for version in stored_versions(plane, kind)}.union(*listed)
 
 
+def writers(plane: ControlPlane) -> set[str]:
+    """Return the versions in which clients wrote the objects: an entry of a version that ends breaks applies."""
+    items = [item for kind in KINDS for item in plane.get(kind, "--show-managed-fields")["items"]]
+    versions = {entry["apiVersion"] for item in items for entry in item["metadata"]["managedFields"]}
+    return {version.partition("/")[2] for version in versions}
+
+
 def test_the_job_of_the_chart_stores_all_objects_in_the_version_of_the_crds_and_back(
     plane: ControlPlane, tmp_path: Path
 ) -> None:
@@ -274,7 +293,7 @@ def test_the_job_of_the_chart_stores_all_objects_in_the_version_of_the_crds_and_
     plane.apply(workloads.pool("stored", namespaces=["x"], nodeSelector={"matchLabels": {"disk": "ssd"}}))
     drain = {"apiVersion": "rescheduler.dev/v1beta1", "kind": "NodeDrain", "metadata": {"name": "absent"}}
     plane.apply({**drain, "spec": {"nodeName": "absent", "requests": [{"reason": "Manual"}]}})
-    assert stored(plane) == {"v1alpha1"}
+    assert (stored(plane), writers(plane)) == ({"v1alpha1"}, {"v1alpha1", "v1beta1"})
     assert job_events(plane) == "post-rollback"
 
     run_helm(plane, "upgrade", "rescheduler", storing(tmp_path / "next", "v1beta1"))
@@ -283,7 +302,7 @@ def test_the_job_of_the_chart_stores_all_objects_in_the_version_of_the_crds_and_
     identity = storage_identity(plane)
     done = migrate_storage(identity)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert stored(plane) == {"v1beta1"}
+    assert stored(plane) == writers(plane) == {"v1beta1"}
     assert migrate_storage(identity).stdout.count(": all objects are stored as v1beta1\n") == len(KINDS)
     refused = migrate_storage(plane.identity_kubeconfig(NAMESPACE, "rescheduler"))
     assert (refused.returncode, refused.stdout) == (1, "")
@@ -298,5 +317,5 @@ def test_the_job_of_the_chart_stores_all_objects_in_the_version_of_the_crds_and_
     assert stored(plane) == {"v1alpha1", "v1beta1"}
     done = migrate_storage(storage_identity(plane))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert stored(plane) == {"v1alpha1"}
+    assert stored(plane) == writers(plane) == {"v1alpha1"}
     plane.kubectl("replace", "--dry-run=server", "-f", "-", input=json.dumps(older))

@@ -6,19 +6,14 @@ def not_installed(crd: str) -> str:
     return f"{crd}: not installed"
 
 
-def already_stored(crd: str, version: str) -> str:
-    """Return the text for a CRD whose objects are all stored in its storage version."""
-    return f"{crd}: all objects are stored as {version}"
+def stored(crd: str, version: str, count: int) -> str:
+    """Return the text for a CRD whose objects are all in its storage version; `count`: objects that were written."""
+    return f"{crd}: all objects are stored as {version}" + (f" now ({count} written)" if count else "")
 
 
-def migrated(crd: str, version: str, count: int) -> str:
-    """Return the text for a CRD whose objects were written again."""
-    return f"{crd}: all objects are stored as {version} now ({count} written)"
-
-
-def object_refused(crd: str, name: str, error: object) -> str:
+def object_refused(resource: str, name: str, error: object) -> str:
     """Return the text for an object that the API server refuses, although nothing in it changes."""
-    return f"{crd}: {name} cannot be written: {error}. Correct or delete it, then run the command again"
+    return f"{resource}: {name} cannot be written: {error}. Correct or delete it, then run the command again"
 
 
 def crd_keeps_changing(crd: str) -> str:

@@ -4,14 +4,16 @@ The API server stores an object in the storage version only when it writes the o
 has each version in which objects may still be stored. The API server refuses a CRD that lacks one of them. So a version
 of a kind can end only after this migration.
 
-Kubernetes has a StorageVersionMigration for this, which is off by default.
+Kubernetes has a StorageVersionMigration for this, which API servers before 1.37 do not serve by default. It leaves the
+field managers as they are.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rescheduler.api import GROUP
 from rescheduler.cli.storage import messages
+from rescheduler.cli.storage.managed_fields import moved
 from rescheduler.core.model.raw import RawObject
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
@@ -41,11 +43,12 @@ async def migrate(client: Client, resource: str) -> list[Result]:
         if crd is None:
             return [Result(True, messages.not_installed(name))]
         version = _storage_version(crd)
-        if crd["status"]["storedVersions"] == [version]:
-            return [Result(True, messages.already_stored(name, version))]
-        count, refused = await _write_all(client, f"/apis/{GROUP}/{version}/{resource}", name)
+        all_stored = crd["status"]["storedVersions"] == [version]
+        count, refused = await _write_all(client, resource, version, only_managers=all_stored)
         if refused:
             return refused
+        if all_stored:
+            return [Result(True, messages.stored(name, version, count))]
         # With another resourceVersion, the CRD may have another storage version. Then the objects are written again.
         stored = {"metadata": {"resourceVersion": crd["metadata"]["resourceVersion"]}}
         try:
@@ -54,7 +57,7 @@ async def migrate(client: Client, resource: str) -> list[Result]:
             if error.code != 409:
                 raise
         else:
-            return [Result(True, messages.migrated(name, version, count))]
+            return [Result(True, messages.stored(name, version, count))]
     return [Result(False, messages.crd_keeps_changing(name))]
 
 
@@ -62,26 +65,55 @@ def _storage_version(crd: RawObject) -> str:
     return next(str(version["name"]) for version in crd["spec"]["versions"] if version["storage"])
 
 
-async def _write_all(client: Client, path: str, crd: str) -> tuple[int, list[Result]]:
-    """Write each object without a change; return how many were written, and those that the API server refuses.
+async def _write_all(client: Client, resource: str, version: str, *, only_managers: bool) -> tuple[int, list[Result]]:
+    """Write each object in the storage version. Return how many were written, and those that the API server refuses.
 
-    The API server writes an object without a change only if it is stored in another version. A patch that has only the
-    UID cannot undo the write of somebody else.
+    `only_managers`: all objects are stored in this version, so write only those with a field manager of another one.
     """
+    path = f"/apis/{GROUP}/{version}/{resource}"
     count, refused = 0, []
     async for page in client.list_metadata(path):
         for item in page["items"]:
-            name, uid = item["metadata"]["name"], item["metadata"]["uid"]
             try:
-                await client.patch(f"{path}/{paths.segment(name)}", {"metadata": {"uid": uid}})
+                count += await _write(client, path, item["metadata"], version, only_managers=only_managers)
             except ApiError as error:
-                if error.code in _INVALID:
-                    refused.append(Result(False, messages.object_refused(crd, name, error)))
-                elif error.code not in _GONE:
+                if error.code not in _INVALID:
                     raise
-            else:
-                count += 1
+                refused.append(Result(False, messages.object_refused(resource, item["metadata"]["name"], error)))
     return count, refused
+
+
+async def _write(client: Client, path: str, metadata: RawObject, version: str, *, only_managers: bool) -> bool:
+    """Write an object without a change of its fields. Return whether it was written.
+
+    The API server writes an object without a change only if it is stored in another version. A patch that has only the
+    UID cannot undo the write of somebody else. A patch of the field managers has the resourceVersion too.
+    """
+    for attempt in range(1, _MAX_ATTEMPTS + 1):
+        patch: dict[str, Any] = {"uid": metadata["uid"]}
+        before = metadata.get("managedFields") or []
+        if (managers := moved(before, version)) != before:
+            patch |= {"resourceVersion": metadata["resourceVersion"], "managedFields": managers}
+        elif only_managers:
+            return False
+        try:
+            await client.patch(f"{path}/{paths.segment(metadata['name'])}", {"metadata": patch})
+        except ApiError as error:
+            if error.code not in _GONE:
+                raise
+            if "managedFields" not in patch:
+                return False
+            if attempt == _MAX_ATTEMPTS:
+                raise
+        else:
+            return True
+        # A list needs no other right than the list of all.
+        pages = client.list_metadata(path, fieldSelector=f"metadata.name={metadata['name']}")
+        found = [item["metadata"] async for page in pages for item in page["items"]]
+        if not found:
+            break
+        metadata = found[0]
+    return False
 
 
 async def run(report: Callable[[Result], None]) -> bool:

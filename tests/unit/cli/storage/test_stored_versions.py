@@ -15,6 +15,9 @@ from rescheduler.kube.connections import ConfigError
 
 NAME = "nodedrains.rescheduler.dev"
 DRAINS = "/apis/rescheduler.dev/v1beta1/nodedrains"
+OLD = {"manager": "me", "operation": "Apply", "apiVersion": "rescheduler.dev/v1alpha1", "fieldsV1": {"f:spec": {}}}
+NEW = {**OLD, "apiVersion": "rescheduler.dev/v1beta1"}
+OTHER = {**NEW, "manager": "other"}
 
 
 class FakeServer:
@@ -34,6 +37,8 @@ class FakeServer:
             for resource in RESOURCES
         }
         self.stored = {f"n{number}": "v1alpha1" for number in range(3)}
+        self.managers: dict[str, list[dict[str, Any]]] = {}
+        self.revisions = dict.fromkeys(self.stored, 1)
         self.crds[NAME]["status"] = {"storedVersions": ["v1alpha1", "v1beta1"]}
         self.on_write: Callable[[str], None] = lambda _: None
         self.closed = False
@@ -52,10 +57,15 @@ class FakeServer:
         found = self.crds.get(path.rpartition("/")[2])
         return found and {**found, "metadata": dict(found["metadata"])}
 
-    async def list_metadata(self, path: str) -> AsyncIterator[dict[str, Any]]:
-        assert path == DRAINS.replace("v1beta1", self._storage()), "only what is stored otherwise is listed"
-        for name in list(self.stored):
-            yield {"metadata": {}, "items": [{"metadata": {"name": name, "uid": name}}]}
+    async def list_metadata(self, path: str, *, fieldSelector: str = "") -> AsyncIterator[dict[str, Any]]:  # noqa: N803 - as the API server calls it
+        yield {"metadata": {}, "items": []}
+        for name in list(self.stored) if path.endswith("/nodedrains") else ():
+            if fieldSelector in ("", f"metadata.name={name}"):
+                yield {"metadata": {}, "items": [{"metadata": self._metadata(name)}]}
+
+    def _metadata(self, name: str) -> dict[str, Any]:
+        found = {"name": name, "uid": name, "resourceVersion": str(self.revisions[name])}
+        return found | ({"managedFields": self.managers[name]} if name in self.managers else {})
 
     def _storage(self) -> str:
         return next(str(v["name"]) for v in self.drains["spec"]["versions"] if v["storage"])
@@ -68,9 +78,16 @@ class FakeServer:
             self.drains["status"] = body["status"]
             return
         name = path.rpartition("/")[2]
-        assert body == {"metadata": {"uid": name}}
+        metadata = body["metadata"]
+        assert body.keys() == {"metadata"}
+        assert metadata["uid"] == name
         if name not in self.stored:
             raise ApiError("PATCH", path, ErrorResponse(404, "NotFound"))
+        if metadata.get("resourceVersion") not in (None, str(self.revisions[name])):
+            raise ApiError("PATCH", path, ErrorResponse(409, "Conflict"))
+        if "managedFields" in metadata:
+            assert "resourceVersion" in metadata
+            self.managers[name] = metadata["managedFields"]
         self.stored[name] = self._storage()
 
     async def close(self) -> None:
@@ -160,7 +177,7 @@ def test_an_invalid_object_is_named_and_the_crd_keeps_both_versions(server: Fake
 
     server.on_write = refuse
     (failed,) = [result.message for result in run() if not result.succeeded]
-    assert failed.startswith(f"{NAME}: n1 cannot be written: ")
+    assert failed.startswith("nodedrains: n1 cannot be written: ")
     assert server.stored == {"n0": "v1beta1", "n1": "v1alpha1", "n2": "v1beta1"}
     assert server.drains["status"] == {"storedVersions": ["v1alpha1", "v1beta1"]}
 
@@ -182,6 +199,51 @@ def test_a_request_that_fails_ends_the_command_with_its_cause(server: FakeServer
     assert not failed.succeeded
     assert failed.message.startswith(named)
     assert server.closed
+
+
+def test_field_managers_move_to_the_version_too_also_if_nothing_else_must_be_written(server: FakeServer) -> None:
+    """Otherwise the API server refuses server-side applies when the other version ends."""
+    run()
+    server.managers["n1"] = [OLD]
+    assert run()[2].message.endswith("(1 written)")
+    assert server.managers == {"n1": [NEW]}
+    assert run()[2].message.endswith("all objects are stored as v1beta1")
+
+
+def test_field_managers_of_an_object_that_changes_meanwhile_are_read_again(server: FakeServer) -> None:
+    server.managers["n1"] = [OLD]
+
+    def change(path: str) -> None:
+        if path.endswith("n1") and server.revisions["n1"] == 1:
+            server.revisions["n1"], server.managers["n1"] = 2, [OLD, OTHER]
+
+    server.on_write = change
+    assert all(result.succeeded for result in run())
+    assert server.managers["n1"] == [NEW, OTHER]
+    assert server.stored["n1"] == "v1beta1"
+
+
+def test_an_object_that_goes_while_its_field_managers_move_needs_nothing(server: FakeServer) -> None:
+    server.managers["n1"] = [OLD]
+
+    def delete(path: str) -> None:
+        if path.endswith("n1"):
+            server.stored.pop("n1", None)
+
+    server.on_write = delete
+    assert all(result.succeeded for result in run())
+
+
+def test_an_object_that_never_stops_changing_ends_the_command(server: FakeServer) -> None:
+    server.managers["n1"] = [OLD]
+
+    def change(path: str) -> None:
+        if path.endswith("n1"):
+            server.revisions["n1"] += 1
+
+    server.on_write = change
+    assert run()[-1].message.startswith("a request failed: PATCH")
+    assert server.drains["status"] == {"storedVersions": ["v1alpha1", "v1beta1"]}
 
 
 def test_a_crd_that_is_not_installed_needs_nothing(server: FakeServer) -> None:
