@@ -18,10 +18,10 @@ from typing import Any
 import requests
 
 from bench.common import HERE, OPERATOR, say, session
-from bench.records import Recorder
 from harness import ControlPlane, workloads
 from harness.observer import Observer
 from harness.operators import Operator, install
+from harness.recorder import Recorder
 from harness.waiting import until
 from invariants.checker import Checker
 from invariants.end_state import differences, shape

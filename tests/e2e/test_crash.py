@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from harness import ControlPlane, workloads
 from harness.min_ready import lowest_ready
@@ -49,14 +48,6 @@ def identity(plane: ControlPlane) -> Path:
 @pytest.fixture(scope="module")
 def observer(plane: ControlPlane) -> Observer:
     return Observer(plane.kubeconfig)
-
-
-def through(proxy: Proxy, identity: Path, path: Path) -> Path:
-    """Return the identity's kubeconfig with the proxy's address."""
-    body = yaml.safe_load(identity.read_text())
-    body["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{proxy.port}"}
-    path.write_text(yaml.safe_dump(body))
-    return path
 
 
 def fill(plane: ControlPlane, observer: Observer, node: str, others: list[str]) -> None:
@@ -122,8 +113,8 @@ def test_killed_right_after_a_write_it_goes_on(
     try:
         fill(plane, observer, nodes[0], nodes[1:])
         before = len(audited(plane))
-        with lowest_ready(observer, SPACE, *MIN_READY, every=0.1) as lowest, Proxy(plane.server) as proxy:
-            operator = Operator(through(proxy, identity, tmp_path / "config"), tmp_path / "operator.log")
+        with lowest_ready(observer, SPACE, *MIN_READY, every=0.1) as lowest, Proxy(plane) as proxy:
+            operator = Operator(proxy.kubeconfig(identity, tmp_path / "config"), tmp_path / "operator.log")
             proxy.after = lambda count: operator.kill() if count == write else None
             operator.start()
             plane.kubectl("annotate", "node", nodes[0], "rescheduler.dev/maintenance=crash")

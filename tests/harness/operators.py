@@ -6,7 +6,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -90,6 +90,7 @@ class Operator:
     """An operator process.
 
     Attributes:
+        kubeconfig: the file with its credentials.
         log: the file with its output.
     """
 
@@ -103,12 +104,14 @@ class Operator:
         namespace: str = NAMESPACE,
         packages: Path | None = None,
         previous: Path | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Prepare the process.
 
         `packages`: a folder of Python packages that it has in place of the installed ones; `previous`: a folder with
-        another version of the operator.
+        another version of the operator; `environment`: further variables.
         """
+        self.kubeconfig = kubeconfig
         self.log, self.health, self.metrics_port = log, free_port(), free_port()
         self._command = [sys.executable, *(["-S"] if packages else []), "-m", "rescheduler", "run"]
         self._command += ["--namespace", namespace]
@@ -117,6 +120,7 @@ class Operator:
         self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "POD_NAME": identity}
         if path := packages or previous:
             self._environment["PYTHONPATH"] = str(path)
+        self._environment |= environment or {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, ready: bool = True) -> "Operator":

@@ -7,13 +7,14 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 
 import requests
 
-from bench.common import session, stamp
 from harness import ControlPlane
+from harness.observer import Observer
 from harness.operators import NAMESPACE
 from harness.watches import watch_events
 from invariants.objects import deleting, uid
@@ -37,6 +38,12 @@ _TOGETHER = 2.0  # seconds between a request's end and the observed change
 _VERBS = ("create", "update", "patch", "delete")
 
 
+def _session(plane: ControlPlane) -> requests.Session:
+    """Return an HTTP session with the administrator's rights."""
+    opened: requests.Session = Observer(plane.kubeconfig).api.session
+    return opened
+
+
 class Recorder:
     """Record until stopped, also over restarts of the API server."""
 
@@ -57,7 +64,7 @@ class Recorder:
             try:
                 version = version or self._list(path)
                 url = f"{self._plane.server}{path}"
-                for event in watch_events(session(self._plane), url, version=version):
+                for event in watch_events(_session(self._plane), url, version=version):
                     if event["type"] == "ERROR":  # the watch cannot resume: list all objects again
                         version = ""
                         break
@@ -68,7 +75,7 @@ class Recorder:
                 time.sleep(0.2)  # the API server is away: the next list shows what was missed
 
     def _list(self, path: str) -> str:
-        found = session(self._plane).get(f"{self._plane.server}{path}", timeout=10).json()
+        found = _session(self._plane).get(f"{self._plane.server}{path}", timeout=10).json()
         version, gone = str(found["metadata"]["resourceVersion"]), dict(self._last.get(path, {}))
         kind_fields = {"apiVersion": found["apiVersion"], "kind": found["kind"].removesuffix("List")}
         for item in found["items"]:
@@ -138,7 +145,10 @@ class _Audited:
             place = Place(place.resource, place.namespace, (body.get("metadata") or {}).get("name", ""))
         self.place, self.answer = Place(place.resource, place.namespace, place.name), answer
         dry = "dryRun" in event["requestURI"]
-        self.call, self.at = Call(event["user"]["username"], verb, place, body, dry), stamp(event["stageTimestamp"])
+        self.call, self.at = (
+            Call(event["user"]["username"], verb, place, body, dry),
+            datetime.fromisoformat(event["stageTimestamp"]).timestamp(),
+        )
         self.code = int(event["responseStatus"]["code"])
         self.granted = self.code < 300 and not dry
         version = (answer.get("metadata") or {}).get("resourceVersion", "")
