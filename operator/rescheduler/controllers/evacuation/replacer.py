@@ -599,7 +599,8 @@ def _needs_decision(pod: Pod, pod_decision: PodDecision, drain: DrainSettings, *
     if pod.deletion_timestamp:
         return False
     if pod.release_record:
-        return pod_decision.action in (PodAction.EVICT, PodAction.BLOCK, PodAction.SKIP)
+        # If no pod may move, also the record of a pod that was to be deleted at the timeout is cleared.
+        return not may_move or pod_decision.action in (PodAction.EVICT, PodAction.BLOCK, PodAction.SKIP)
     has_replica_set = pod.owner is not None and pod.owner.kind == "ReplicaSet"
     return (
         may_move

@@ -618,6 +618,11 @@ async def test_released_pod_that_must_stay_is_returned() -> None:
     assert (await world.decide(action=PodAction.SKIP)).step is ReplacementStep.RETURN
 
 
+async def test_released_pod_that_was_to_be_deleted_at_the_timeout_is_returned() -> None:
+    world = await ready_world(*three(**RELEASED))
+    assert (await world.decide(mode=MoveMode.NONE, action=PodAction.DELETE)).step is ReplacementStep.RETURN
+
+
 async def test_pod_with_replacement_never_needs_no_decision() -> None:
     world = await ready_world(*three())
     assert world.ask(drain=DrainSettings(replacement=ReplacementMode.NEVER)) == {}
