@@ -7,8 +7,9 @@ COVERAGE_FLOOR := 93
 SEQUENCES ?= 1-2000
 IMAGE ?= ghcr.io/rescheduler-dev/rescheduler:0.1.0
 
-.PHONY: demo test test-alerts test-crash sequences test-versions test-real catalogue lint bench docs manifests plugin \
-	dist image image-base image-table audit cluster cluster-down binaries lock release release-check clean
+.PHONY: demo test test-alerts test-crash sequences test-versions test-manifests test-real catalogue lint bench docs \
+	manifests plugin dist image image-base image-table audit cluster cluster-down binaries lock release release-check \
+	clean
 
 demo: $(VENV)/ready
 	@$(RUN) -m harness.demo $(if $(KEEP),--keep)
@@ -44,6 +45,10 @@ test-real: $(VENV)/ready
 
 catalogue: $(VENV)/ready binaries
 	$(RUN) -m catalogue $(if $(PEER),--peer $(PEER)) $(ONLY)
+
+# Drain each node under real applications: a subfolder or a file of FOLDER is one. Simulated nodes: NODES=4.
+test-manifests: $(VENV)/ready binaries
+	$(RUN) -m applications $(FOLDER) $(ONLY) $(if $(NODES),--nodes $(NODES))
 
 lint: $(VENV)/ready binaries
 	$(BIN)/ruff check .

@@ -26,6 +26,7 @@ MARKED: tuple[tuple[str, str], ...] = (
     (r"make cluster\b", "not run: the tests start the same control plane"),
     (r"make cluster-down", "not run: the tests start the same control plane"),
     (r"make image|docker |kind ", "not run: needs a container engine; tests/unit/harness/image has its parts"),
+    (r"make test-manifests", "not run: needs manifests of others"),
     (r"make audit", "not run: needs a service of PyPI"),
     (r"pip install", "not run: make test installs the package in the same way"),
     (r"python3 -m http.server", "not run: never ends"),
