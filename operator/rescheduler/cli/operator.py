@@ -111,8 +111,8 @@ def verify(namespace: str) -> None:
 def migrate_storage() -> None:
     """Store all objects in the storage version of their CRD.
 
-    The command writes each policy, pool and NodeDrain without a change, and removes the other versions from
-    status.storedVersions of the CRDs. Run it after an upgrade or a downgrade without helm. It may run at any time, and
+    The command writes each policy, pool and NodeDrain without a change of its fields, moves its managedFields to that
+    version, and removes the other versions from status.storedVersions of the CRDs. Run it after an upgrade or a downgrade without helm. It may run at any time, and
     several times.
 
     \b
