@@ -11,11 +11,12 @@ FROM gcr.io/distroless/python3-debian13:nonroot@sha256:83aa8d4f74a4d7f7cf2d47205
 FROM ${BUILD_BASE} AS build
 WORKDIR /src
 ENV PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_ROOT_USER_ACTION=ignore PIP_TARGET=/opt/rescheduler
-COPY requirements/runtime.txt requirements/
-RUN python3 -m pip install --no-deps --require-hashes -r requirements/runtime.txt
+COPY requirements/build.txt requirements/runtime.txt requirements/
+RUN python3 -m pip install --no-deps --require-hashes -r requirements/runtime.txt \
+    && python3 -m pip install --no-deps --require-hashes -r requirements/build.txt --target /opt/build
 COPY pyproject.toml README.md LICENSE ./
 COPY operator operator
-RUN python3 -m pip install --no-deps .
+RUN PYTHONPATH=/opt/build python3 -m pip install --no-deps --no-build-isolation .
 COPY tests/harness/image/slim.py tests/harness/image/
 RUN python3 tests/harness/image/slim.py /opt/rescheduler \
     && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/rescheduler

@@ -114,17 +114,13 @@ binaries: $(VENV)/ready
 	@$(RUN) -m harness binaries >/dev/null
 
 # Lock the newest versions that pyproject.toml allows, with their hashes. Needs uv.
+LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 lock:
-	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-header --no-annotate -o requirements/runtime.txt
-	uv pip compile -q pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-header --no-annotate -o requirements/dev.txt
-	uv pip compile -q --group plugin --constraint requirements/runtime.txt --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/plugin.txt
-	uv pip compile -q --group bench --constraint requirements/dev.txt --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/bench.txt
-	uv pip compile -q --group docs --constraint requirements/dev.txt --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/docs.txt
+	$(LOCK) pyproject.toml -o requirements/runtime.txt
+	$(LOCK) pyproject.toml --group dev -o requirements/dev.txt
+	$(LOCK) --group plugin --constraint requirements/runtime.txt -o requirements/plugin.txt
+	set -e; for group in audit bench build docs; do \
+		$(LOCK) --group $$group --constraint requirements/dev.txt -o requirements/$$group.txt; done
 
 # Write VERSION into every file that names it. The commit, the tag and the push stay with you: it prints the commands.
 release: $(VENV)/ready binaries

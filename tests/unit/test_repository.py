@@ -155,7 +155,7 @@ def _takes_raw_object(node: ast.AST) -> bool:
 
 
 def test_requirements_are_locked_with_hashes_and_name_no_index() -> None:
-    for name in ("runtime", "dev", "bench", "plugin", "docs", "audit"):
+    for name in ("runtime", "dev", "bench", "plugin", "docs", "audit", "build"):
         text = (ROOT / "requirements" / f"{name}.txt").read_text()
         assert "--hash=sha256:" in text
         assert "index-url" not in text
