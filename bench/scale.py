@@ -62,16 +62,19 @@ def _measure(nodes: int, pods: int, drains: Sequence[int], *, budgets: bool) -> 
         policy(plane, maxEvictionsPerSecond=1000)
         drained = sum(drains) + (2 * _BARE if drains else 0)
         cluster = LargeCluster(plane, nodes, pods, drained)
+        operator = _Leader(identity, plane.workdir / "operator.log")
         say(f"{nodes} nodes, {pods} pods in {cluster.namespaces} namespaces: writing")
         began = time.monotonic()
         # Their views of pods and owners would not be of one moment: they would create pods that exist already.
-        with plane.stopped("kube-controller-manager", "kube-scheduler"):
-            cluster.write(budgets=budgets)
-        say(f"written in {time.monotonic() - began:.0f} s")
         try:
-            with _informers(plane) as informers:
-                return _phases(plane, cluster, identity, informers, drains)
+            with plane.stopped("kube-controller-manager", "kube-scheduler"):
+                cluster.write(budgets=budgets)
+                say(f"written in {time.monotonic() - began:.0f} s")
+                if not drains:  # nothing else needs them
+                    return _phases(plane, cluster, identity, operator, drains)
+            return _phases(plane, cluster, identity, operator, drains)
         finally:
+            operator.kill()
             cluster.stop()
 
 
@@ -79,28 +82,24 @@ def _phases(
     plane: ControlPlane,
     cluster: LargeCluster,
     identity: Path,
-    informers: subprocess.Popen[str] | None,
+    operator: Operator,
     drains: Sequence[int],
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"nodes": cluster.nodes, "pods": cluster.pods, "namespaces": cluster.namespaces}
-    operator = _Leader(identity, plane.workdir / "operator.log")
     found["start"] = _started(plane, operator)
-    time.sleep(_SETTLED)
-    renewals, reports = cluster.renewals, cluster.reports
-    before = cpu_seconds(informers.pid) if informers else 0.0
-    say("idle")
-    with measured(plane, operator) as span:
-        time.sleep(_IDLE)
+    with _informers(plane) as informers:
+        time.sleep(_SETTLED)
+        before, renewals, reports = cpu_seconds(informers.pid), cluster.renewals, cluster.reports
+        say("idle")
+        with measured(plane, operator) as span:
+            time.sleep(_IDLE)
+        share = (cpu_seconds(informers.pid) - before) / span.seconds
+        beside = {"memory, MB": round(resident(informers.pid), 1), "share of a core": round(share, 4)}
+    found["controller-runtime"] = beside
     found["idle"] = span.numbers()
     found["idle"]["renewals a second"] = round((cluster.renewals - renewals) / span.seconds, 1)
     found["idle"]["node reports a second"] = round((cluster.reports - reports) / span.seconds, 1)
-    if informers:
-        share = (cpu_seconds(informers.pid) - before) / span.seconds
-        found["controller-runtime"] = {
-            "memory, MB": round(resident(informers.pid), 1),
-            "share of a core": round(share, 4),
-        }
-    say(f"{found['idle']}, {found.get('controller-runtime')}")
+    say(f"{found['idle']}, {beside}")
     names = iter(cluster.drained)
     if drains:
         found["drain of 10"] = _beside_bare_load(plane, [next(names) for _ in range(2 * _BARE)])
@@ -194,7 +193,7 @@ def _failed_over(plane: ControlPlane, operator: Operator, identity: Path) -> dic
 
 
 @contextmanager
-def _informers(plane: ControlPlane) -> Iterator[subprocess.Popen[str] | None]:
+def _informers(plane: ControlPlane) -> Iterator[subprocess.Popen[str]]:
     """Run the cache of controller-runtime as the administrator, once it has all pods."""
     program = _built()
     environment = {**os.environ, "KUBECONFIG": str(plane.kubeconfig)}
