@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def make(folder: Path) -> Path:
     """Make the packages of the image in a new folder, and return it."""
     folder.mkdir()
     for name in required():
-        _copy(metadata.distribution(name), folder)
+        with suppress(metadata.PackageNotFoundError):  # not for this version of Python
+            _copy(metadata.distribution(name), folder)
     shutil.copytree(SOURCES, folder / "rescheduler", ignore=shutil.ignore_patterns("__pycache__"))
     _describe(folder)
     command = [sys.executable, "-S", str(Path(slim.__file__)), str(folder)]
