@@ -28,6 +28,7 @@ from rescheduler.kube.client import Client
 from rescheduler.kube.connection_limits import RECOMMENDED_OPEN_FILES, raise_file_limit
 from rescheduler.kube.connections import ConfigError, load_config
 from rescheduler.kube.event_recorder import EventType, InvolvedObject
+from rescheduler.kube.kopf_session import NodeWatchShield
 from rescheduler.kube.leader_election import LEASE_NAME, SHARED_LEASE_NAME
 from rescheduler.wiring import ClientFactory
 
@@ -82,6 +83,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 10
+    settings.watching.reconnect_backoff = 1.0  # seconds between two lists, if each watch fails at once
     settings.watching.chunk_size = paths.NODE_PAGE_SIZE
     settings.networking.request_timeout = 30
     # Kopf keeps an idle worker for each object for this long. With a limit on workers, events of other objects would
@@ -386,7 +388,9 @@ async def _run_kopf(app: App) -> None:
         # Kopf logs in again at once if the server refuses the new credentials: a hot loop without this wait.
         await asyncio.sleep(max(0.0, logged_in_at + _LOGIN_INTERVAL - app.clock.monotonic()))
         logged_in_at = app.clock.monotonic()
-        return kopf.AiohttpSession(server=app.client.server, aiohttp_session=await app.client.session())
+        return kopf.AiohttpSession(
+            server=app.client.server, aiohttp_session=await app.client.session(NodeWatchShield())
+        )
 
     @kopf.on.startup(registry=registry)
     async def startup(**_: Any) -> None:

@@ -117,9 +117,9 @@ class Client:
         """Address of the API server."""
         return str(self._connections.configuration.host)
 
-    async def session(self) -> aiohttp.ClientSession:
+    async def session(self, *middlewares: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
         """Return a new session on the same connections; the caller closes the session."""
-        return await self._connections.session()
+        return await self._connections.session(*middlewares)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -171,15 +171,15 @@ class ConnectionPool:
         response: aiohttp.ClientResponse = answer.response
         return response
 
-    async def session(self) -> aiohttp.ClientSession:
-        """Return a new session on these connections; the caller closes it."""
+    async def session(self, *middlewares: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
+        """Return a new session on these connections, with these middlewares first; the caller closes it."""
         self._transport()
         self._shared_sessions = [session for session in self._shared_sessions if not session.closed]
         session = aiohttp.ClientSession(
             connector=self._connector,
             connector_owner=False,
             proxy=self.configuration.proxy,
-            middlewares=(self._authorize,),
+            middlewares=(*middlewares, self._authorize),
         )
         self._shared_sessions.append(session)
         return session
