@@ -29,6 +29,7 @@ from harness.waiting import repeated
 
 MODULE = Path(__file__).parent / "binaries"
 NODE_MODULE = Path(__file__).parent / "real" / "binaries"
+COREDNS_MODULE = Path(__file__).parent / "real" / "coredns"
 PROMTOOL_MODULE = Path(__file__).parent / "promtool"
 KUBERNETES_MODULES = Path(__file__).parent / "kubernetes"
 SYFT_MODULE = Path(__file__).parent / "syft"
@@ -72,6 +73,7 @@ SOURCES = {
     "runc": "https://github.com/opencontainers/runc/releases/download",
     "cni": "https://github.com/containernetworking/plugins/releases/download",
     "syft": "https://github.com/anchore/syft/releases/download",
+    "coredns": "https://github.com/coredns/coredns/releases/download",
 }
 """Base addresses; the environment variable RESCHEDULER_SOURCE_<NAME> overrides one."""
 
@@ -99,8 +101,9 @@ PROGRAMS = (
 _CONTAINERD = "github.com/containerd/containerd/v2"
 _RUNC = "github.com/opencontainers/runc"
 _CNI = "github.com/containernetworking/plugins"
+_COREDNS = "github.com/coredns/coredns"
 NODE_PROGRAMS = (
-    _kubernetes("kubelet"),
+    *map(_kubernetes, ("kubelet", "kube-proxy")),
     *(
         Program(
             name,
@@ -124,6 +127,7 @@ NODE_PROGRAMS = (
         for package in ("main/bridge", "main/loopback", "ipam/host-local")
     ),
     Program("runc", _RUNC, _RUNC, "runc", "{v}/runc.{arch}", NODE_MODULE, cgo=True),
+    Program("coredns", _COREDNS, _COREDNS, "coredns", "{v}/coredns_{number}_linux_{arch}.tgz", COREDNS_MODULE),
 )
 """Programs of a real node: `ensure` installs them only by name."""
 
@@ -151,6 +155,7 @@ _SETS = (PROGRAMS, NODE_PROGRAMS, PEER_PROGRAMS, ALERT_PROGRAMS, IMAGE_PROGRAMS)
 _STEPS = {
     MODULE: "control plane, simulator and tools",
     NODE_MODULE: "container runtime",
+    COREDNS_MODULE: "CoreDNS",
     PEER_MODULE: "descheduler",
     PROMTOOL_MODULE: "promtool",
     **{KUBERNETES_MODULES / minor: f"Kubernetes {minor}" for minor in OLDER_SERVERS},
