@@ -6,6 +6,8 @@ RUN := PYTHONPATH=operator:tests $(BIN)/python
 COVERAGE_FLOOR := 93
 SEQUENCES ?= 1-2000
 IMAGE ?= ghcr.io/rescheduler-dev/rescheduler:0.1.0
+# The archive with the image that real nodes run. `make image` writes the default.
+IMAGE_ARCHIVE ?= build/image/image.tar
 
 .PHONY: demo test test-alerts test-crash sequences test-versions test-manifests test-real catalogue lint bench docs \
 	manifests plugin dist image image-base image-table audit cluster cluster-down binaries lock release release-check \
@@ -39,9 +41,14 @@ test-versions: $(VENV)/ready binaries
 sequences: $(VENV)/ready
 	$(RUN) -m simulation --sequences --jobs $$(getconf _NPROCESSORS_ONLN) $(SEQUENCES)
 
-test-real: $(VENV)/ready
-	PYTHONPATH=operator:tests $(BIN)/python -m harness.real $(BIN)/pytest tests/real
-	PYTHONPATH=operator:tests:. $(BIN)/python -m bench.real
+# ONLY=… selects scenarios, as in ONLY=tests/real/test_service.py; without it, the results are written to bench/.
+test-real: $(VENV)/ready $(IMAGE_ARCHIVE)
+	IMAGE_ARCHIVE=$(abspath $(IMAGE_ARCHIVE)) PYTHONPATH=operator:tests \
+		$(BIN)/python -m harness.real $(BIN)/pytest $(or $(ONLY),tests/real)
+	$(if $(ONLY),,PYTHONPATH=operator:tests:. $(BIN)/python -m bench.real)
+
+build/image/image.tar: Dockerfile requirements/runtime.txt $(wildcard operator/*/*.py operator/*/*/*.py operator/*/*/*/*.py)
+	$(MAKE) image
 
 catalogue: $(VENV)/ready binaries
 	$(RUN) -m catalogue $(if $(PEER),--peer $(PEER)) $(ONLY)

@@ -95,4 +95,4 @@ def failures(path: Path, results: list[dict[str, Any]]) -> None:
         counts = [*range(len(result["failed at"]) + 1), len(result["failed at"])]
         axes.step(times, counts, where="post", label=f"{result['way']}: {result['failed']} of {result['requests']:,}")
     axes.set_xlim(left=0)
-    _save(path, "One replica on real kubelets, drained after 5 s", axes, "seconds", "failed requests so far")
+    _save(path, "One replica on real kubelets, all nodes drained in turn", axes, "seconds", "failed requests so far")

@@ -7,23 +7,29 @@ from bench import plots
 from bench.common import HERE
 
 
-def markdown(results: list[dict[str, Any]]) -> str:
-    """Return the table in Markdown."""
-    rows = [
-        f"| {result['name']} | {result['way']} | {result['failed']} of {result['requests']:,} "
-        f"| {_span(result['failed at'])} |"
-        for result in results
+def markdown(results: dict[str, list[dict[str, Any]]]) -> str:
+    """Return the tables in Markdown."""
+    requests = [
+        f"| {result['name']} | {result['way']} | {result['client']} | {result['failed']} of {result['requests']:,} "
+        f"| {_span(result['failed at'])} | {result['drains that ended']} of 3 |"
+        for result in results["requests"]
     ]
     return "\n".join(
         [
-            "# Requests that failed while a node was drained: `make test-real`",
+            "# Real kubelets: `make test-real`",
             "",
-            "Real kubelets with containerd; 50 requests a second, a new connection each, none repeated, from a client that",
-            "follows the Service's EndpointSlices. The app takes 2 s to start and waits 3 s in its preStop hook.",
+            "Three nodes with kubelet, containerd and kube-proxy, CoreDNS, and two replicas of Rescheduler from the chart",
+            "with its defaults.",
             "",
-            "| app | drained by | failed | from, to (s) |",
-            "|---|---|---|---|",
-            *rows,
+            "## Requests that fail while all nodes are drained, one after another",
+            "",
+            "Two clients send 50 requests a second each, a new connection each, none repeated. One follows the Service's",
+            "EndpointSlices, the other one uses its cluster IP through kube-proxy. The app takes 2 s to start and waits 3 s",
+            "in its preStop hook. `kubectl drain` has `--timeout=30s`.",
+            "",
+            "| app | drained by | client | failed | from, to (s) | drains that ended |",
+            "|---|---|---|---|---|---|",
+            *requests,
             "",
             "![failed requests over time](real.svg)",
             "",
@@ -39,7 +45,8 @@ def main() -> None:
     """Write the table and the plot."""
     results = json.loads((HERE / "real.json").read_text())
     (HERE / "real.md").write_text(markdown(results))
-    plots.failures(HERE / "real.svg", [result for result in results if result["name"] == "one replica"])
+    shown = [r for r in results["requests"] if r["name"] == "one replica" and r["client"] == "endpoints"]
+    plots.failures(HERE / "real.svg", shown)
 
 
 if __name__ == "__main__":

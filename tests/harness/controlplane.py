@@ -50,6 +50,7 @@ class ControlPlane(Machines):
         self._again: dict[str, subprocess.Popen[bytes]] = {}  # components that were restarted, by program
         self._apiserver: list[str] = []
         self._ports: IO[str] | None = None
+        self._server_names: list[str] = []
 
     @classmethod
     def start(
@@ -62,6 +63,7 @@ class ControlPlane(Machines):
         audit: bool = False,
         bodies_of: str = "",
         extra_args: Mapping[str, Mapping[str, str]] | None = None,
+        server_names: Sequence[str] = (),
         open_limits: bool = False,
         keep: bool = False,
     ) -> "ControlPlane":
@@ -69,13 +71,15 @@ class ControlPlane(Machines):
 
         It ends with this process, however that ends, unless `keep`. `lease_seconds`: duration of node Leases, which
         KWOK renews
-        after a quarter of it. `bodies_of`: a user whose writes are audited with request and response.
+        after a quarter of it. `bodies_of`: a user whose writes are audited with request and response. `server_names`:
+        more names and addresses for the certificate of the API server.
         """
         binaries.ensure()
         binaries.cache().parent.mkdir(parents=True, exist_ok=True)
         workdir = workdir or Path(tempfile.mkdtemp(prefix="rescheduler-cluster-"))
         workdir.mkdir(parents=True, exist_ok=True)
         plane = cls(workdir, name or f"c{secrets.token_hex(4)}")
+        plane._server_names = list(server_names)
         grace = _seconds(node_monitor_grace_period)
         # KWOK renews a Lease after a quarter of its duration. Three renewals must fit into the grace period, or a busy
         # machine makes healthy nodes Unknown.
@@ -124,7 +128,11 @@ class ControlPlane(Machines):
         config = {
             "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
             "kind": "KwokctlConfiguration",
-            "options": {"bindAddress": "127.0.0.1", "disable": ["kwok-controller"]},
+            "options": {
+                "bindAddress": "127.0.0.1",
+                "disable": ["kwok-controller"],
+                "kubeApiserverCertSANs": self._server_names,
+            },
             # Not by --extra-args: with two flags for a second component kwokctl 0.8.0 mixes components up.
             "componentsPatches": [
                 {"name": component, "extraArgs": [{"key": flag, "value": value} for flag, value in flags.items()]}

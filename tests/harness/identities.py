@@ -46,12 +46,7 @@ class Identity:
 
         The user is `system:node:<node>` in the group `system:nodes`.
         """
-        key, request, certificate = (plane.workdir / f"node-{node}.{end}" for end in ("key", "csr", "crt"))
-        subject = f"/O=system:nodes/CN=system:node:{node}"
-        _openssl("req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", subject, "-keyout", key, "-out", request)
-        authority = ("-CA", plane.pki / "ca.crt", "-CAkey", plane.pki / "ca.key", "-set_serial", "1")
-        _openssl("x509", "-req", "-in", request, *authority, "-days", "1", "-out", certificate)
-        return cls(plane, certificate=(certificate, key))
+        return cls(plane, certificate=client_certificate(plane, f"/O=system:nodes/CN=system:node:{node}"))
 
     def get(self, path: str) -> dict[str, Any]:
         """Read an object."""
@@ -83,6 +78,18 @@ class Identity:
             timeout=30,
         )
         return "" if answer.ok else str(answer.json()["message"])
+
+
+def client_certificate(plane: Clients, subject: str) -> tuple[Path, Path]:
+    """Return a certificate of the cluster's CA for a subject such as `/O=group/CN=user`, and its key."""
+    name = subject.rsplit("=", 1)[1].replace(":", "-")
+    key, request, certificate = (plane.workdir / f"{name}.{end}" for end in ("key", "csr", "crt"))
+    if certificate.exists():
+        return certificate, key
+    _openssl("req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", subject, "-keyout", key, "-out", request)
+    authority = ("-CA", plane.pki / "ca.crt", "-CAkey", plane.pki / "ca.key", "-set_serial", "1")
+    _openssl("x509", "-req", "-in", request, *authority, "-days", "1", "-out", certificate)
+    return certificate, key
 
 
 def _openssl(*arguments: str | Path) -> None:

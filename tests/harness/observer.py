@@ -60,6 +60,10 @@ class Observer:
         conditions = found.get("status", {}).get("conditions", [])
         return next((c["reason"] for c in conditions if c["type"] == "Progressing"), None)
 
+    def blockers(self, name: str) -> list[dict[str, Any]]:
+        """Return the blockers of a NodeDrain."""
+        return list((self.drain(name) or {}).get("status", {}).get("blockers", []))
+
     def pods(self, namespace: str, *, node: str | None = None) -> list[dict[str, Any]]:
         """Return pods of a namespace, on one node if it is named."""
         query = self._query(pykube.Pod, namespace=namespace)

@@ -1,76 +1,32 @@
-"""No request fails while a node is drained: an HTTP service on real kubelets, and a client that follows its endpoints.
+"""No request fails while all nodes are drained, one after another: an HTTP service on real kubelets, and two clients.
 
-The client sends 50 requests a second, each on a new connection without a retry. The app starts in 2 s and waits for 3 s
-in its preStop hook. An app whose preStop is shorter than its router's lag loses requests under any tool.
+One client follows the endpoints, the other one uses the cluster IP. Each sends 50 requests a second, each on a new
+connection without a retry. The app starts in 2 s and waits for 3 s in its preStop hook. An app whose preStop is shorter
+than its router's lag loses requests under any tool.
 """
 
-import contextlib
-import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import binaries, workloads
-from harness.observer import Observer
-from harness.operators import Operator
-from harness.real.images import SERVER
+from harness import binaries
+from harness.real import maintenance
+from harness.real.applications import Client, failures, fullest, service
+from harness.real.installation import Installation
 from harness.real.lab import Lab
-from harness.waiting import until
 
-RATE, COUNT, LEAD = 50, 1500, 5  # requests a second, requests in all, and seconds before the drain
 ONE, MOST = {"minAvailable": 1}, {"maxUnavailable": 1}
-FOUND: list[dict[str, Any]] = []
-
-
-@pytest.fixture(scope="module", autouse=True)
-def written(results: Path) -> Iterator[None]:
-    """Write the results for bench/."""
-    FOUND.clear()
-    yield
-    results.write_text(json.dumps(FOUND) + "\n")
-
-
-def service(lab: Lab, space: str, replicas: int, budget: dict[str, Any] | None) -> None:
-    container = {
-        "name": "app",
-        "image": SERVER,
-        "imagePullPolicy": "Never",
-        "args": ["-startup=2s", "-work=10ms"],
-        "ports": [{"containerPort": 8080, "name": "http"}],
-        "readinessProbe": {"httpGet": {"path": "/ready", "port": 8080}, "periodSeconds": 1, "failureThreshold": 1},
-        "lifecycle": {"preStop": {"sleep": {"seconds": 3}}},
-        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
-    }
-    app = workloads.deployment(
-        "web", replicas, space, grace=20, containers=[container], automountServiceAccountToken=False
-    )
-    http = workloads.service("web", space)
-    http["spec"]["ports"] = [{"port": 80, "targetPort": "http", "name": "http"}]
-    lab.plane.apply(workloads.namespace(space), app, http)
-    if budget:
-        lab.plane.apply(workloads.budget("web", space, **budget))
-    lab.plane.kubectl("rollout", "status", "deploy/web", "-n", space, "--timeout=90s")
-
-
-def fullest(lab: Lab, space: str) -> str:
-    """Return the node with most of the pods."""
-    where: list[str] = [pod["spec"]["nodeName"] for pod in Observer(lab.plane.kubeconfig).pods(space)]
-    return max(sorted(set(where)), key=where.count)
-
-
-def load(lab: Lab, space: str, lag: str) -> subprocess.Popen[str]:
-    command = [str(lab.folder / "load"), "-server", lab.plane.server, "-pki", str(lab.plane.pki)]
-    command += ["-namespace", space, "-service", "web", "-rate", str(RATE), "-count", str(COUNT), "-lag", lag]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+KUBECTL_TIMEOUT = "30s"
+Record = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A drain by one tool; `lag`: seconds after which the client gets a change of endpoints."""
+    """Drains by one tool; `lag`: seconds after which the client gets a change of endpoints."""
 
     name: str
     way: str
@@ -85,54 +41,57 @@ SCENARIOS = (
     Scenario("one replica, minAvailable 1, client 1 s late", "rescheduler", budget=ONE, lag="1s"),
     Scenario("three replicas, maxUnavailable 1", "rescheduler", 3, MOST),
     Scenario("one replica", "kubectl drain"),
+    Scenario("one replica, minAvailable 1", "kubectl drain", budget=ONE),
     Scenario("three replicas, maxUnavailable 1", "kubectl drain", 3, MOST),
 )
 
 
-def drain(lab: Lab, node: str, way: str) -> None:
-    """Drain the node to its end."""
-    if way == "rescheduler":
-        lab.plane.kubectl("annotate", "node", node, "rescheduler.dev/maintenance=test")
-        observer = Observer(lab.plane.kubeconfig)
-        until(lambda: observer.phase(node) == "Drained", "the drain to end", seconds=60)
-    else:
-        program = [str(binaries.path("kubectl")), "--kubeconfig", str(lab.plane.kubeconfig)]
-        subprocess.run([*program, "drain", node, "--ignore-daemonsets"], check=True, capture_output=True, timeout=60)
+def drain(lab: Lab, node: str) -> bool:
+    """Drain the node with Rescheduler, and restore it; whether the drain ended."""
+    maintenance.request(lab, node)
+    maintenance.drained(lab, node)
+    maintenance.restored(lab, node)
+    return True
 
 
-def restore(lab: Lab, node: str, space: str) -> None:
-    lab.plane.kubectl("annotate", "node", node, "rescheduler.dev/maintenance-")
-    observer = Observer(lab.plane.kubeconfig)
-    until(lambda: observer.drain(node) is None, "the node to be restored")
+def drain_with_kubectl(lab: Lab, node: str) -> bool:
+    """Drain the node with kubectl, and restore it; whether the drain ended."""
+    program = [str(binaries.path("kubectl")), "--kubeconfig", str(lab.plane.kubeconfig)]
+    command = [*program, "drain", node, "--ignore-daemonsets", "--timeout", KUBECTL_TIMEOUT]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
     lab.plane.kubectl("uncordon", node)
-    lab.plane.kubectl("delete", "namespace", space, "--wait=false")
+    return ended.returncode == 0
+
+
+@contextmanager
+def clients(lab: Lab, space: str, lag: str) -> Iterator[dict[str, list[dict[str, Any]]]]:
+    """Run both clients while the block runs; afterwards, the dictionary has their requests."""
+    requests: dict[str, list[dict[str, Any]]] = {}
+    running = {"endpoints": Client(lab, space, lag=lag), "cluster IP": Client(lab, space, node="n1")}
+    try:
+        yield requests
+    finally:
+        requests |= {name: client.end() for name, client in running.items()}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: f"{s.way}: {s.name}")
-def test_requests_while_a_node_is_drained(lab: Lab, operator: Operator, scenario: Scenario) -> None:
-    space = f"s{len(FOUND)}"
-    service(lab, space, scenario.replicas, scenario.budget)
-    node = fullest(lab, space)
-    client = load(lab, space, scenario.lag)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        client.wait(LEAD)
-    drain(lab, node, scenario.way)
-    output, _ = client.communicate(timeout=60)
-    answers = json.loads(output)
-    failed = [answer for answer in answers if answer["error"]]
-    begun = answers[0]["at"]
-    FOUND.append(
-        {
-            "name": scenario.name,
-            "way": scenario.way,
-            "requests": len(answers),
-            "failed": len(failed),
-            "failed at": [round(answer["at"] - begun, 2) for answer in failed],
-            "errors": sorted({answer["error"] for answer in failed}),
-        }
-    )
-    restore(lab, node, space)
-    assert len(answers) == COUNT
+def test_requests_while_all_nodes_are_drained_in_turn(
+    lab: Lab, operator: Installation, space: str, record: Record, scenario: Scenario
+) -> None:
+    service(lab, space, replicas=scenario.replicas, budget=scenario.budget)
+    order = sorted(lab.nodes, key=lambda node: node != fullest(lab, space))
+    with clients(lab, space, scenario.lag) as requests:
+        if scenario.way == "rescheduler":
+            ended = [drain(lab, node) for node in order]
+        else:
+            ended = [drain_with_kubectl(lab, node) for node in order]
+    for client, answers in requests.items():
+        failed = [answer for answer in answers if answer["error"]]
+        begun = answers[0]["at"]
+        result = {"name": scenario.name, "way": scenario.way, "client": client, "requests": len(answers)}
+        result |= {"failed": len(failed), "failed at": [round(answer["at"] - begun, 2) for answer in failed]}
+        result |= {"errors": sorted({answer["error"] for answer in failed}), "drains that ended": sum(ended)}
+        record("requests", result)
+    operator.settled()
     if scenario.way == "rescheduler":
-        assert not failed
-    assert operator.running
+        assert [failures(answers) for answers in requests.values()] == [{}, {}]

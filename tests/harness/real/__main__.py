@@ -3,6 +3,7 @@
 Prints the reason if real nodes cannot run here.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -11,8 +12,9 @@ import sys
 from pathlib import Path
 
 from harness import binaries
+from harness.real import images
 
-_PROGRAMS = ("unshare", "nsenter", "ip", "mount", "go")
+_PROGRAMS = ("unshare", "nsenter", "ip", "mount", "go", "openssl", "nft")
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -22,6 +24,8 @@ def missing() -> str:
         return "real nodes need Linux"
     if os.geteuid() != 0:
         return "real nodes need root: namespaces, mounts and cgroups"
+    if not images.operator_archive():
+        return f"real nodes need an image of the operator: set {images.ARCHIVE} to an archive of it"
     if gone := [name for name in _PROGRAMS if not shutil.which(name)]:
         return f"real nodes need {', '.join(gone)}, which this machine has not"
     if (
@@ -36,11 +40,12 @@ def missing() -> str:
 
 
 def _remove_cgroups() -> None:
-    """Remove the cgroups that containerd makes at the root of the hierarchies; only empty ones can be removed."""
+    """Remove the cgroups that containerd makes at the root of the hierarchies, except those of another lab."""
     for root in [*_CGROUPS.glob("k8s.io"), *_CGROUPS.glob("*/k8s.io")]:
-        for folder in sorted((path for path in root.rglob("*") if path.is_dir()), key=lambda p: -len(p.parts)):
-            folder.rmdir()
-        root.rmdir()
+        folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
+        for folder in sorted(folders, key=lambda path: -len(path.parts)):
+            with contextlib.suppress(OSError):  # it has processes
+                folder.rmdir()
 
 
 def main(command: list[str]) -> int:

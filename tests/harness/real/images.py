@@ -1,4 +1,4 @@
-"""Two small test programs, and images of them without a container engine or a registry."""
+"""Images of test programs and of CoreDNS, without a container engine or a registry; and the image of the operator."""
 
 import hashlib
 import io
@@ -8,32 +8,58 @@ import platform
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
+from harness import binaries
+
 APPS = Path(__file__).parent / "apps"
-SERVER, PAUSE = "localhost/server:1", "localhost/pause:1"
+SERVER, WRITER, PAUSE, COREDNS = "localhost/server:1", "localhost/writer:1", "localhost/pause:1", "localhost/coredns:1"
+ARCHIVE = "IMAGE_ARCHIVE"
+"""Environment variable: the archive with the image of the operator, as `make image-archive` writes it."""
 
 
 def build(folder: Path) -> Path:
-    """Build the programs `server` and `load`, and `images.tar`, in this folder; return the archive."""
+    """Build the programs `server`, `writer` and `load`, and `images.tar`, in this folder; return the archive."""
     go = shutil.which("go") or "go"
     environment = {**os.environ, "CGO_ENABLED": "0"}
     subprocess.run([go, "build", "-o", f"{folder}/", "./..."], cwd=APPS, env=environment, check=True)
     archive = folder / "images.tar"
-    archive.write_bytes(_archive((folder / "server").read_bytes()))
+    images = {
+        SERVER: (folder / "server", []),
+        PAUSE: (folder / "server", ["pause"]),
+        WRITER: (folder / "writer", []),
+        COREDNS: (binaries.path("coredns"), []),
+    }
+    archive.write_bytes(_archive(images))
     return archive
 
 
-def _archive(program: bytes) -> bytes:
-    """Return a docker archive of two images that share their only layer."""
-    layer = _tar({"server": program})
-    images = {SERVER: ["/server"], PAUSE: ["/server", "pause"]}
-    files, manifest = {"layer.tar": layer}, []
-    for name, entry in images.items():
-        config = _config(entry, layer)
+def operator_archive() -> Path | None:
+    """Return the archive with the image of the operator; None if there is none."""
+    archive = Path(os.environ.get(ARCHIVE) or "/nowhere")
+    return archive if archive.is_file() else None
+
+
+def operator_image() -> str:
+    """Return the name of the image in the operator's archive."""
+    with tarfile.open(os.environ[ARCHIVE]) as archive:
+        manifest = archive.extractfile("manifest.json")
+        assert manifest, "the archive is not a docker archive"
+        (image,) = json.load(manifest)
+    return str(image["RepoTags"][0])
+
+
+def _archive(images: Mapping[str, tuple[Path, list[str]]]) -> bytes:
+    """Return a docker archive of images with one program each, as name: (program, arguments)."""
+    files: dict[str, bytes] = {}
+    manifest = []
+    for name, (program, arguments) in images.items():
+        layer = _tar({program.name: program.read_bytes()})
+        config = _config([f"/{program.name}", *arguments], layer)
         file = f"{hashlib.sha256(config).hexdigest()}.json"
-        files[file] = config
-        manifest.append({"Config": file, "RepoTags": [name], "Layers": ["layer.tar"]})
+        files |= {f"{program.name}.tar": layer, file: config}
+        manifest.append({"Config": file, "RepoTags": [name], "Layers": [f"{program.name}.tar"]})
     return _tar({**files, "manifest.json": json.dumps(manifest).encode()})
 
 

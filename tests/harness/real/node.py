@@ -1,6 +1,7 @@
-"""A node: the first process of its namespaces, with containerd and a kubelet on default ports and paths.
+"""A node: the first process of its namespaces, with containerd, a kubelet and kube-proxy on default ports and paths.
 
-The kubelet writes settings of the whole host to private files, which are mounted over those of the host.
+The kubelet writes settings of the whole host to private files, which are mounted over those of the host. The folder of
+a node keeps its disk: `/var/lib` and `/var/log`. A node that starts again on it has rebooted.
 """
 
 import json
@@ -9,12 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import yaml
 
 from harness import binaries
-from harness.real import without_seccomp
+from harness.real import shared_volume, without_seccomp
 
 _SYSCTLS = {
     "vm/overcommit_memory": "1",
@@ -24,7 +26,12 @@ _SYSCTLS = {
     "kernel/keys/root_maxkeys": "1000000",
     "kernel/keys/root_maxbytes": "25000000",
 }
-_SOCKET = "/run/containerd/containerd.sock"
+DNS_ADDRESS = "10.96.0.10"
+VOLUME_DRIVER = "lab/shared"
+"""Driver of volumes that every node can mount, as disks of a network are."""
+# Not the default socket: there the kubelet's cAdvisor would ask for the containers of all nodes, which share the cgroups of
+# this machine, and wait for 3 s for each one that this containerd does not know.
+_SOCKET = "/run/lab/containerd.sock"
 
 
 def run(*command: str) -> None:
@@ -52,20 +59,20 @@ def mounts(folder: Path) -> None:
     """Mount private /run, /var/lib and /var/log."""
     run("mount", "-n", "-t", "tmpfs", "tmpfs", "/run")
     for name in ("lib", "log"):
-        (folder / name).mkdir(parents=True)
+        (folder / name).mkdir(exist_ok=True)
         run("mount", "-n", "--bind", str(folder / name), f"/var/{name}")
     run("mount", "-n", "--make-rshared", "/")
-    for name, value in _SYSCTLS.items():
+    for name, value in {**_SYSCTLS, "kernel/random/boot_id": str(uuid.uuid4())}.items():
         file = folder / "sys" / name.replace("/", ".")
         file.parent.mkdir(exist_ok=True)
-        file.write_text(value)
+        file.write_text(f"{value}\n")
         run("mount", "-n", "--bind", str(file), f"/proc/sys/{name}")
 
 
-def containerd(folder: Path, index: int, images: Path) -> None:
-    """Start containerd, and import the images."""
+def containerd(folder: Path, index: int) -> None:
+    """Start containerd; import the images of the lab when the node starts for the first time."""
     plugins, programs = folder / "net.d", binaries.path("containerd").parent
-    plugins.mkdir()
+    plugins.mkdir(exist_ok=True)
     ipam = {"type": "host-local", "ranges": [[{"subnet": f"10.244.{index}.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}
     bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": False, "ipam": ipam}
     (plugins / "10-lab.conflist").write_text(json.dumps({"cniVersion": "1.0.0", "name": "lab", "plugins": [bridge]}))
@@ -75,6 +82,8 @@ def containerd(folder: Path, index: int, images: Path) -> None:
     config = folder / "containerd.toml"
     config.write_text(
         f"""version = 3
+[grpc]
+address = "{_SOCKET}"
 [plugins."io.containerd.cri.v1.images".pinned_images]
 sandbox = "localhost/pause:1"
 [plugins."io.containerd.cri.v1.runtime"]
@@ -92,15 +101,36 @@ SystemdCgroup = false
     )
     path = f"{programs}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "REAL_RUNC": str(binaries.path("runc"))}
-    with (folder / "containerd.log").open("wb") as log:
-        command = [str(programs / "containerd"), "-c", str(config)]
-        subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-    wait_for(str(programs / "ctr"), "version")
-    run(str(programs / "ctr"), "-n", "k8s.io", "images", "import", str(images))
+    start(folder, [str(programs / "containerd"), "-c", str(config)], environment)
+    ctr = (str(programs / "ctr"), "--address", _SOCKET, "--namespace", "k8s.io")
+    wait_for(*ctr, "version")
+    if not (folder / "imported").exists():
+        for archive in sorted((folder.parent / "images").iterdir()):
+            run(*ctr, "images", "import", str(archive))
+        for name, other in json.loads((folder.parent / "tags.json").read_text()).items():
+            run(*ctr, "images", "tag", name, other)
+        (folder / "imported").touch()
 
 
-def kubelet(folder: Path, index: int, kubeconfig: Path) -> None:
-    """Start the kubelet as an administrator of this private cluster."""
+def start(folder: Path, command: list[str], environment: dict[str, str] | None = None) -> None:
+    """Start a program of the node, with a file for its process ID and one for its log."""
+    name = Path(command[0]).name
+    with (folder / f"{name}.log").open("ab") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    (folder / f"{name}.pid").write_text(str(process.pid))
+
+
+def volume_driver(folder: Path) -> None:
+    """Install a FlexVolume driver that mounts a folder of the host."""
+    file = folder / "plugins" / VOLUME_DRIVER.replace("/", "~") / VOLUME_DRIVER.rsplit("/", 1)[1]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"#!{sys.executable} -S\n{Path(shared_volume.__file__).read_text()}")
+    file.chmod(0o755)
+
+
+def kubelet(folder: Path, index: int) -> None:
+    """Start the kubelet."""
+    volume_driver(folder)
     body = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -111,10 +141,13 @@ def kubelet(folder: Path, index: int, kubeconfig: Path) -> None:
         "enforceNodeAllocatable": [],
         "makeIPTablesUtilChains": False,
         "resolvConf": "",
+        "clusterDNS": [DNS_ADDRESS],
+        "clusterDomain": "cluster.local",
         "containerRuntimeEndpoint": f"unix://{_SOCKET}",
         "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
         "authorization": {"mode": "AlwaysAllow"},
         "nodeStatusUpdateFrequency": "2s",
+        "nodeLeaseDurationSeconds": 8,
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {
             "memory.available": "50Mi",
@@ -123,20 +156,39 @@ def kubelet(folder: Path, index: int, kubeconfig: Path) -> None:
     }
     config = folder / "kubelet.yaml"
     config.write_text(yaml.safe_dump(body))
-    command = [str(binaries.path("kubelet")), f"--config={config}", f"--kubeconfig={kubeconfig}"]
+    command = [str(binaries.path("kubelet")), f"--config={config}", f"--kubeconfig={folder / 'kubelet.kubeconfig'}"]
     command += [f"--hostname-override=n{index}", f"--node-ip=10.200.0.{10 + index}", "--root-dir=/var/lib/kubelet"]
-    command += ["--cert-dir=/var/lib/kubelet/pki", "--volume-plugin-dir=/var/lib/kubelet-plugins"]
-    with (folder / "kubelet.log").open("wb") as log:
-        subprocess.Popen(command, stdout=log, stderr=log)
+    command += ["--cert-dir=/var/lib/kubelet/pki", f"--volume-plugin-dir={folder / 'plugins'}"]
+    start(folder, command)
 
 
-def main(folder: Path, index: int, kubeconfig: Path, images: Path) -> None:
+def kube_proxy(folder: Path, index: int) -> None:
+    """Start kube-proxy with nftables; it leaves the settings of conntrack alone, which belong to the host."""
+    body = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "nftables",
+        "hostnameOverride": f"n{index}",
+        "clientConnection": {"kubeconfig": str(folder / "kube-proxy.kubeconfig")},
+        "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+    }
+    config = folder / "kube-proxy.yaml"
+    config.write_text(yaml.safe_dump(body))
+    start(folder, [str(binaries.path("kube-proxy")), f"--config={config}"])
+
+
+def services(folder: Path, index: int) -> None:
+    """Start containerd and the kubelet, also on a node that runs already."""
+    containerd(folder, index)
+    kubelet(folder, index)
+
+
+def boot(folder: Path, index: int) -> None:
     """Run the node until it is killed; reap orphaned processes of its containers."""
-    folder.mkdir()
     network(index)
     mounts(folder)
-    containerd(folder, index, images)
-    kubelet(folder, index, kubeconfig)
+    services(folder, index)
+    kube_proxy(folder, index)
     while True:
         try:
             os.wait()
@@ -145,4 +197,4 @@ def main(folder: Path, index: int, kubeconfig: Path, images: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))
+    {"boot": boot, "services": services}[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))

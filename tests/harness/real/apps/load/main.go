@@ -1,5 +1,6 @@
 // load: so many requests at a steady rate, a new connection each, none repeated, to the ready endpoints of a Service
 // as its EndpointSlices tell them: what an ingress controller does. With `-lag` it hears of changes that much later.
+// With `-target` all requests go to one address, such as the cluster IP of the Service. It ends with SIGTERM.
 package main
 
 import (
@@ -15,6 +16,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"sort"
 	"sync"
@@ -135,39 +137,57 @@ type result struct {
 	Error  string  `json:"error"`
 }
 
+// endpoints that are ready, as the Service's slices tell them from now on; waits for the first.
+func endpoints(server, pki, namespace, service string, lag time.Duration) func() []string {
+	known := &view{slices: map[string]endpointSlice{}}
+	selector := url.QueryEscape("kubernetes.io/service-name=" + service)
+	path := fmt.Sprintf("/apis/discovery.k8s.io/v1/namespaces/%s/endpointslices", namespace)
+	go known.follow(apiClient(pki), server+path+"?watch=1&labelSelector="+selector, lag)
+	for begun := time.Now(); len(known.ready()) == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Since(begun) > lag+10*time.Second {
+			log.Fatal("no endpoint to begin with")
+		}
+	}
+	return known.ready
+}
+
 func main() {
 	server := flag.String("server", "", "the API server")
 	pki := flag.String("pki", "", "folder of the administrator's key")
 	namespace := flag.String("namespace", "", "of the Service")
 	service := flag.String("service", "", "its name")
 	rate := flag.Int("rate", 50, "requests a second")
-	count := flag.Int("count", 0, "requests in all")
+	count := flag.Int("count", 100000, "requests at most")
 	lag := flag.Duration("lag", 0, "changes of endpoints are heard of so much later")
+	target := flag.String("target", "", "address for all requests, instead of the endpoints")
 	flag.Parse()
 
-	endpoints := &view{slices: map[string]endpointSlice{}}
-	selector := url.QueryEscape("kubernetes.io/service-name=" + *service)
-	path := fmt.Sprintf("/apis/discovery.k8s.io/v1/namespaces/%s/endpointslices", *namespace)
-	go endpoints.follow(apiClient(*pki), *server+path+"?watch=1&labelSelector="+selector, *lag)
-	for begun := time.Now(); len(endpoints.ready()) == 0; time.Sleep(10 * time.Millisecond) {
-		if time.Since(begun) > *lag+10*time.Second {
-			log.Fatal("no endpoint to begin with")
-		}
+	ready := func() []string { return []string{*target} }
+	if *target == "" {
+		ready = endpoints(*server, *pki, *namespace, *service, *lag)
 	}
 
 	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true, DialContext: (&net.Dialer{Timeout: time.Second}).DialContext,
 	}}
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, syscall.SIGTERM)
 	results := make([]result, *count)
 	var all sync.WaitGroup
 	t0 := time.Now()
+requests:
 	for i := range results {
-		time.Sleep(time.Until(t0.Add(time.Duration(i) * time.Second / time.Duration(*rate))))
+		select {
+		case <-ended:
+			results = results[:i]
+			break requests
+		case <-time.After(time.Until(t0.Add(time.Duration(i) * time.Second / time.Duration(*rate)))):
+		}
 		all.Go(func() {
 			begun := time.Now()
 			one := result{At: float64(begun.UnixMicro()) / 1e6, Error: "no endpoint"}
-			if ready := endpoints.ready(); len(ready) > 0 {
-				one.Target = ready[i%len(ready)]
+			if addresses := ready(); len(addresses) > 0 {
+				one.Target = addresses[i%len(addresses)]
 				one.Error = ask(client, one.Target)
 			}
 			one.Ms = float64(time.Since(begun).Microseconds()) / 1000
