@@ -57,8 +57,10 @@ def main(command: list[str]) -> int:
     binaries.ensure([program.name for program in binaries.NODE_PROGRAMS])
     lab = ["unshare", "-m", "-p", "-n", "-f", "--mount-proc", "--propagation", "private", "--kill-child"]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the lab gets the signal too, and ends first
+    process = subprocess.Popen([*lab, *command])
+    signal.signal(signal.SIGTERM, lambda *_: process.kill())  # unshare blocks SIGTERM: the lab would live on
     try:
-        return subprocess.run([*lab, *command], check=False).returncode
+        return process.wait()
     finally:
         _remove_cgroups()
 
