@@ -35,7 +35,10 @@ class Clients:
         self, *arguments: str, input: str | None = None, check: bool = True, kubeconfig: Path | None = None
     ) -> str:
         """Return the output of kubectl; without `check` its errors too."""
-        command = [str(binaries.path("kubectl")), "--kubeconfig", str(kubeconfig or self.kubeconfig), *arguments]
+        # The cache of the served kinds is by address: a control plane of another version may have had this one.
+        cache = str(self.workdir / "kubectl-cache")
+        command = [str(binaries.path("kubectl")), "--kubeconfig", str(kubeconfig or self.kubeconfig)]
+        command += ["--cache-dir", cache, *arguments]
         result = subprocess.run(command, input=input, check=False, capture_output=True, text=True, timeout=120)
         if check and result.returncode:
             raise ControlPlaneError(f"kubectl {' '.join(arguments)}: {result.stderr}")

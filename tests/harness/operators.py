@@ -81,7 +81,10 @@ def unguarded(plane: ControlPlane) -> Iterator[None]:
 
 def helm(*arguments: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run helm; the caller handles a failure."""
-    environment = {**os.environ, **({"KUBECONFIG": str(kubeconfig)} if kubeconfig else {})}
+    environment = dict(os.environ)
+    if kubeconfig:
+        # The cache of the served kinds is by address: a control plane of another version may have had this one.
+        environment |= {"KUBECONFIG": str(kubeconfig), "KUBECACHEDIR": str(kubeconfig.parent / "kubectl-cache")}
     command = [str(binaries.path("helm")), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
