@@ -39,7 +39,9 @@ def large_clusters(sizes: Sizes) -> list[str]:
     ]
     for what, goal, cell in _rows(sizes):
         lines.append(f"| {what} | {goal} | {' | '.join(cell(size, found) for size, found in sizes.items())} |")
-    return [*lines, "", *_growth(sizes), "", "![growth](scale.svg)", ""]
+    if growth := _growth(sizes):
+        lines += ["", "Growth, by least squares:", "", *growth]
+    return [*lines, "", "![growth](scale.svg)", ""]
 
 
 def _memory(size: str, found: Found) -> str:
@@ -123,7 +125,7 @@ def _against(value: float, goal: float | None, form: str) -> str:
 
 def _growth(sizes: Sizes) -> list[str]:
     """Return the slopes of the idle memory over nodes and pods, and of the highest memory over drains."""
-    lines = ["Growth, by least squares:", ""]
+    lines: list[str] = []
     budgets = [found for size, found in sizes.items() if not size.endswith(":0:0") and size.count(":") == 1]
     if len({(found["nodes"], found["pods"]) for found in budgets}) >= 3:
         for name, values in (

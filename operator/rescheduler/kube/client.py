@@ -227,8 +227,11 @@ class Client:
             with _translate_errors(f"watch of {path}"):
                 if response.status >= 300:
                     raise _parse_error("GET", path, response.status, response.headers, await response.read())
-                async for line in response.content:
-                    yield _parse_event(path, json.loads(line))
+                try:
+                    async for line in response.content:
+                        yield _parse_event(path, json.loads(line))
+                finally:
+                    _abort(response)
 
     async def _send(
         self,
@@ -274,6 +277,16 @@ class Client:
             self._time_request(method, time.monotonic() - began)
         self._on_server_date(response.headers.get("Date", ""))
         return response
+
+
+def _abort(response: aiohttp.ClientResponse) -> None:
+    """Close the connection of an unfinished response at once.
+
+    A TLS connection that is closed in the usual way waits for the server. A server under load answers late, and the
+    connections that wait would exceed the limit of connections.
+    """
+    if response.connection and response.connection.transport:
+        response.connection.transport.abort()
 
 
 @contextmanager

@@ -126,6 +126,39 @@ async def test_a_watch_without_events_stalls_unless_bookmarks_arrive(api: FakeAp
             await events(client, idle_timeout=0.1)
 
 
+async def test_connection_of_a_cancelled_watch_closes_at_once(
+    api: FakeApiServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def rests() -> None:
+        await asyncio.sleep(5)
+
+    api.stream(line(type="BOOKMARK", object=POD), then=rests)
+    aborted: list[bool] = []
+    stream = client.watch("/api/v1/pods", version="1")
+    await anext(stream)
+    connector = client._connections._connector
+    assert connector is not None
+    (protocol,) = connector._acquired
+    assert protocol.transport
+    monkeypatch.setattr(protocol, "transport", Aborted(protocol.transport, aborted))
+    await stream.aclose()
+    assert aborted == [True]
+
+
+class Aborted:
+    """A transport that records when it is aborted."""
+
+    def __init__(self, transport: Any, aborted: list[bool]) -> None:
+        self._transport, self._aborted = transport, aborted
+
+    def abort(self) -> None:
+        self._aborted.append(True)
+        self._transport.abort()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 async def test_a_truncated_refusal_of_a_watch_raises_a_known_error(api: FakeApiServer, client: Client) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=500, headers={"Content-Length": "100"})
