@@ -67,10 +67,11 @@ class WaitingDrains:
         last = max(self._busy.get(uid(drain), 0), state.acted.get(name(drain), 0), state.led, state.born, born)
         # If the write of the status was refused, the status cannot name the cause.
         mute = max(self.refused.get(Place("nodedrains", "", name(drain), sub), 0) for sub in ("", "status"))
-        quiet = not state.leaderless and state.at - max(last, mute) >= QUIET
+        patience = max(QUIET, state.lag)  # the view may be late because of a fault
+        quiet = not state.leaderless and state.at - max(last, mute) >= patience
         found = list(silence(drain))
         since = self._unnamed.setdefault(uid(drain), state.at) if found else self._unnamed.pop(uid(drain), None)
-        if quiet and found and since and state.at - since >= QUIET:
+        if quiet and found and since and state.at - since >= patience:
             yield from found
         if quiet and not found:
             yield from self._untruths(state, drain)

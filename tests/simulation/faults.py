@@ -15,7 +15,7 @@ from simulation.clusters import SPACE, Cluster
 from simulation.controllers import BROKEN, VERSION
 from simulation.processes import Process
 
-_RESYNC = 62.0  # seconds; the operator lists its own kinds and the nodes each minute
+_RELIST = 602.0  # seconds; the operator lists its own kinds and the nodes each minute, everything else every 10 minutes
 ZONE = "topology.kubernetes.io/zone"
 
 
@@ -294,7 +294,7 @@ async def mix_events(c: Cluster, lasts: float, operator: int) -> None:
 
 async def lose_events(c: Cluster, lasts: float, operator: int) -> None:
     """Deliver only some events of the watches of one operator; its next lists show the rest."""
-    await _distort(c, lasts, operator, repaired=_RESYNC, lost=0.3)
+    await _distort(c, lasts, operator, repaired=_RELIST, lost=0.3)
 
 
 async def _distort(c: Cluster, lasts: float, operator: int, *, repaired: float = 0.0, **faults: float) -> None:
