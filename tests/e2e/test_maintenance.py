@@ -87,8 +87,10 @@ def test_the_record_of_a_finished_drain_says_who_and_what(site: Site, operator: 
     assert requester.time
     assert (record.outcome, record.policy) == ("Drained", site.name)
     assert [move.pod for move in record.moves] == [move["pod"] for move in running["moves"]]
+    # On a busy machine a pod can be gone before the operator has seen which new pod replaces it.
     assert {(move.owner, move.new_node) for move in record.moves if move.way == "ReplacedFirst"} <= {
-        ("Deployment/web", nodes[1])
+        ("Deployment/web", nodes[1]),
+        ("Deployment/web", ""),
     }
     lines = [json.loads(line) for line in operator.log.read_text().splitlines() if '"rescheduler.audit"' in line]
     assert [line["event"] for line in lines if line.get("node") == nodes[0]] == [
