@@ -9,9 +9,9 @@ IMAGE ?= ghcr.io/rescheduler-dev/rescheduler:0.1.0
 # The archive with the image that real nodes run. `make image` writes the default.
 IMAGE_ARCHIVE ?= build/image/image.tar
 
-.PHONY: demo test test-alerts test-crash sequences test-versions test-manifests test-real catalogue lint bench docs \
-	manifests plugin dist image image-base image-table audit cluster cluster-down binaries lock release release-check \
-	clean
+.PHONY: demo test test-alerts test-crash sequences chaos test-versions test-manifests test-real catalogue lint bench \
+	docs manifests plugin dist image image-base image-table audit cluster cluster-down binaries lock release \
+	release-check clean
 
 demo: $(VENV)/ready
 	@$(RUN) -m harness.demo $(if $(KEEP),--keep)
@@ -49,6 +49,13 @@ test-real: $(VENV)/ready $(IMAGE_ARCHIVE)
 
 build/image/image.tar: Dockerfile requirements/runtime.txt $(wildcard operator/*/*.py operator/*/*/*.py operator/*/*/*/*.py)
 	$(MAKE) image
+
+# All faults on a control plane, some of them at random, and 50,000 sequences with new seeds; some two hours. It prints
+# the seed, and CHAOS_SEED=… repeats a run. The clocks need libfaketime (apt-get install faketime).
+CHAOS_SEED ?= $(shell date +%s)
+chaos: $(VENV)/ready binaries
+	CHAOS_SEED=$(CHAOS_SEED) $(BIN)/pytest tests/chaos
+	$(MAKE) --no-print-directory sequences SEQUENCES=$(CHAOS_SEED)-$$(($(CHAOS_SEED) + 49999))
 
 catalogue: $(VENV)/ready binaries
 	$(RUN) -m catalogue $(if $(PEER),--peer $(PEER)) $(ONLY)

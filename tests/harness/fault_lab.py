@@ -137,17 +137,24 @@ class FaultLab:
         assert not [pod for pod in self.observer.pods(SPACE) if workloads.is_released(pod)]
 
     def drain_during(
-        self, fault: AbstractContextManager[object] | None = None, *, lasts: float = 0, seconds: float = 120
+        self,
+        fault: AbstractContextManager[object] | None = None,
+        *,
+        lasts: float = 0,
+        seconds: float = 120,
+        harms: Proxy | None = None,
     ) -> str:
         """Drain the busiest node and restore it; the fault begins just before the request and lasts this long.
 
-        Return the node. No app has fewer Ready pods than its budget needs.
+        `harms`: a proxy, of which the fault harms a request before it ends. Return the node. No app has fewer Ready pods than its budget needs.
         """
         node = self.busiest()
         with lowest_ready(self.observer, SPACE, *MIN_READY, every=0.1) as lowest:
             with fault or nullcontext():
                 self.annotate(node)
+                before = harms.harmed if harms else 0
                 time.sleep(lasts)
+                until(lambda: harms is None or harms.harmed > before, "the fault to harm a request")
             self.drained(node, seconds=seconds)
             self.restored(node, seconds=seconds)
         assert {app: lowest[app] >= least for app, least in MIN_READY.items()} == dict.fromkeys(MIN_READY, True), lowest

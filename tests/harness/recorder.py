@@ -59,12 +59,16 @@ class Recorder:
         self._stopped.set()
 
     def _follow(self, path: str) -> None:
+        with _session(self._plane) as session:
+            self._follow_with(session, path)
+
+    def _follow_with(self, session: requests.Session, path: str) -> None:
         version = ""
         while not self._stopped.is_set():
             try:
-                version = version or self._list(path)
+                version = version or self._list(session, path)
                 url = f"{self._plane.server}{path}"
-                for event in watch_events(_session(self._plane), url, version=version):
+                for event in watch_events(session, url, version=version):
                     if event["type"] == "ERROR":  # the watch cannot resume: list all objects again
                         version = ""
                         break
@@ -74,8 +78,8 @@ class Recorder:
             except (requests.RequestException, KeyError, ValueError):
                 time.sleep(0.2)  # the API server is away: the next list shows what was missed
 
-    def _list(self, path: str) -> str:
-        found = _session(self._plane).get(f"{self._plane.server}{path}", timeout=10).json()
+    def _list(self, session: requests.Session, path: str) -> str:
+        found = session.get(f"{self._plane.server}{path}", timeout=10).json()
         version, gone = str(found["metadata"]["resourceVersion"]), dict(self._last.get(path, {}))
         kind_fields = {"apiVersion": found["apiVersion"], "kind": found["kind"].removesuffix("List")}
         for item in found["items"]:
