@@ -32,13 +32,15 @@ def large_clusters(sizes: Sizes) -> list[str]:
         "etcd has the nodes and the pods, and a generator renews the Leases every 10 s and writes each node every 5 min, as",
         "kubelets do. Only drained nodes have a simulated kubelet. The cache is one of controller-runtime for pods and nodes,",
         "with its defaults, in the same run. Other work ran on the machine: its load before each run was",
-        f"{shared}. That makes the shares of a core larger than they are on a quiet machine.",
+        f"{shared}. That makes times and shares of a core larger than they are on a quiet machine.",
         "",
         f"| what | goal | {' | '.join(map(title, sizes))} |",
         "|---" * (len(sizes) + 2) + "|",
     ]
     for what, goal, cell in _rows(sizes):
         lines.append(f"| {what} | {goal} | {' | '.join(cell(size, found) for size, found in sizes.items())} |")
+    if missing := [title(size) for size in _MEMORY_GOALS if size not in sizes]:
+        lines += ["", f"Not measured yet: {'; '.join(missing)}."]
     if growth := _growth(sizes):
         lines += ["", "Growth, by least squares:", "", *growth]
     return [*lines, "", "![growth](scale.svg)", ""]
