@@ -86,8 +86,8 @@ def _phases(
     drains: Sequence[int],
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"nodes": cluster.nodes, "pods": cluster.pods, "namespaces": cluster.namespaces}
-    found["start"] = _started(plane, operator)
-    with _informers(plane) as informers:
+    with _informers(plane) as informers:  # they are synced: the API server has read what was written to etcd
+        found["start"] = _started(plane, operator)
         time.sleep(_SETTLED)
         before, renewals, reports = cpu_seconds(informers.pid), cluster.renewals, cluster.reports
         say("idle")
