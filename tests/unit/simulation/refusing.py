@@ -19,19 +19,20 @@ class Refusing(Sandbox):
     Attributes:
         refuse: returns a code for each write of the operator; 0 accepts it.
         tries: times of refused writes.
+        delay: seconds until a refusal arrives.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.refuse: Callable[[Call], int] = lambda _: 0
         self.tries: list[float] = []
-        self.retry_after = 0.0
+        self.retry_after = self.delay = 0.0
 
     def call(self, call: Call) -> None:
         super().call(call)
         if call.user.startswith("operator") and (code := self.refuse(call)):
             self.tries.append(self.now)
-            raise RefusedError(code, DENIED, retry_after=self.retry_after)
+            raise RefusedError(code, DENIED, delay=self.delay, retry_after=self.retry_after)
 
     async def release_one_for_good(self) -> None:
         """Let a drain of n1 wait for the only replacement, and refuse the return of the released pod."""

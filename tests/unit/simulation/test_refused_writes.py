@@ -227,11 +227,12 @@ def test_a_node_drain_that_cannot_be_created_is_told_by_an_event() -> None:
     run_scenario(Refusing, scenario)
 
 
-def test_a_drain_that_nothing_asks_for_moves_no_pod_though_it_cannot_be_deleted() -> None:
+@pytest.mark.parametrize("code", [403, 500, 504])
+def test_a_drain_that_nothing_asks_for_moves_no_pod_though_it_cannot_be_deleted(code: int) -> None:
     async def scenario(sandbox: Refusing) -> None:
         slow = {"maxEvictionsPerSecond": 1}
         await sandbox.settle(workloads.deployment("web", 20, SPACE, **NEVER), drain=slow)
-        sandbox.refuse = lambda call: 403 * (call.place.resource == "nodedrains" and call.verb == "delete")
+        sandbox.refuse = lambda call: code * (call.place.resource == "nodedrains" and call.verb == "delete")
         sandbox.cluster.annotate("n1", maintenance="test")
         await sandbox.until(lambda: len(sandbox.moves()) >= 3)
         sandbox.cluster.annotate("n1", maintenance=None)
@@ -246,6 +247,29 @@ def test_a_drain_that_nothing_asks_for_moves_no_pod_though_it_cannot_be_deleted(
         sandbox.refuse = lambda _: 0
         await sandbox.until(sandbox.gone, limit=35)
         assert not sandbox.frozen()
+
+    run_scenario(Refusing, scenario)
+
+
+def test_a_drain_whose_deletion_waits_for_a_webhook_does_not_reach_its_timeout() -> None:
+    async def scenario(sandbox: Refusing) -> None:
+        await sandbox.settle(
+            workloads.deployment("tight", 1, SPACE, **NEVER),
+            workloads.budget("tight", SPACE, maxUnavailable=0),
+            drain={"timeout": "1m", "onTimeout": "Delete"},
+        )
+        sandbox.cluster.annotate("n1", maintenance="test")
+        begun = sandbox.now
+        await sandbox.until(lambda: sandbox.status().get("blockers"))
+        await asyncio.sleep(begun + 50 - sandbox.now)
+        sandbox.refuse = lambda call: 504 * (call.place.resource == "nodedrains" and call.verb == "delete")
+        sandbox.delay = 20.0
+        sandbox.cluster.annotate("n1", maintenance=None)
+        await asyncio.sleep(60)
+        assert sandbox.tries
+        assert not [call for _, call in sandbox.calls if call.place.resource == "pods" and call.verb == "delete"]
+        sandbox.refuse = lambda _: 0
+        await sandbox.until(sandbox.gone, limit=60)
 
     run_scenario(Refusing, scenario)
 

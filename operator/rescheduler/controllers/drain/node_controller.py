@@ -1,5 +1,6 @@
 """Reconcile one node: compare the requests of the node with its NodeDrain."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 from functools import partial
@@ -32,6 +33,7 @@ from rescheduler.kube.client import STRATEGIC_PATCH, TRANSIENT_ERRORS, ApiError,
 log = structlog.get_logger("rescheduler.drain.node_controller")
 
 _ORPHANED_CONDITIONS = "orphaned conditions"
+_DELETE_ANSWERED_WITHIN = 1.0  # seconds; a later answer comes from a webhook or a busy server
 
 
 class NodeController:
@@ -123,13 +125,8 @@ class NodeController:
                     lambda: self._store_response(self._client.patch(paths.drain(node.name), patch)),
                 )
             case DeleteDrain() if drain:
-                options = {"preconditions": {"uid": drain.uid, "resourceVersion": drain.resource_version}}
-                path = paths.drain(node.name)
-                if await attempts.attempt(
-                    WriteOperation.DELETE, lambda: self._store_response(self._client.delete(path, options))
-                ):
-                    log.info("drain.withdrawn", node=node.name, uid=node.uid)
-        if attempts.is_reported(WriteOperation.DELETE):
+                await self._delete_drain(node, drain, attempts)
+        if attempts.fails(WriteOperation.DELETE):
             self._store.set_undeletable(node.name, undeletable=True)
         if not isinstance(change, CreateDrain):
             attempts.clear(WriteOperation.CREATE)
@@ -138,6 +135,20 @@ class NodeController:
         if not isinstance(change, DeleteDrain):
             attempts.clear(WriteOperation.DELETE)
             self._store.set_undeletable(node.name, undeletable=False)
+
+    async def _delete_drain(self, node: Node, drain: NodeDrain, attempts: WriteAttempts) -> None:
+        """Delete a NodeDrain without a request; the drain must not reach its deadline while a webhook delays this."""
+        options = {"preconditions": {"uid": drain.uid, "resourceVersion": drain.resource_version}}
+        set_undeletable = partial(self._store.set_undeletable, node.name, undeletable=True)
+        timer = asyncio.get_running_loop().call_later(_DELETE_ANSWERED_WITHIN, set_undeletable)
+        try:
+            if await attempts.attempt(
+                WriteOperation.DELETE,
+                lambda: self._store_response(self._client.delete(paths.drain(node.name), options)),
+            ):
+                log.info("drain.withdrawn", node=node.name, uid=node.uid)
+        finally:
+            timer.cancel()
 
     def _observe_detection(self, node: Node, reasons: Collection[str]) -> None:
         silent = self._silent_seconds(node.name)

@@ -73,6 +73,10 @@ class WriteAttempts:
             if (failure := self._failures.get(operation)) and failure.is_reported
         )
 
+    def fails(self, operation: WriteOperation) -> bool:
+        """Whether the last attempt of the operation failed."""
+        return operation in self._failures
+
     def is_reported(self, operation: WriteOperation) -> bool:
         """Whether the operation fails, and a user must see the failure."""
         failure = self._failures.get(operation)
