@@ -91,7 +91,8 @@ class Lab:
 
     def inside(self, name: str) -> list[str]:
         """Return the start of a command that runs in the namespaces of a node."""
-        return ["nsenter", "-t", self._init(name), "-m", "-p", "-n"]
+        # A change of the mount namespace would leave the command in /, where the modules of the harness are not found.
+        return ["nsenter", "-t", self._init(name), "-m", "-p", "-n", "env", "-C", str(Path.cwd())]
 
     def network(self, name: str) -> list[str]:
         """Return the start of a command that runs in the network of a node; signals reach the command."""
