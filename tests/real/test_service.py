@@ -57,7 +57,7 @@ def drain(lab: Lab, node: str) -> bool:
 def drain_with_kubectl(lab: Lab, node: str) -> bool:
     """Drain the node with kubectl, and restore it; whether the drain ended."""
     program = [str(binaries.path("kubectl")), "--kubeconfig", str(lab.plane.kubeconfig)]
-    command = [*program, "drain", node, "--ignore-daemonsets", "--timeout", KUBECTL_TIMEOUT]
+    command = [*program, "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout", KUBECTL_TIMEOUT]
     ended = subprocess.run(command, check=False, capture_output=True, text=True)
     lab.plane.kubectl("uncordon", node)
     return ended.returncode == 0
