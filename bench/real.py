@@ -14,6 +14,11 @@ def markdown(results: dict[str, list[dict[str, Any]]]) -> str:
         f"| {_span(result['failed at'])} | {result['drains that ended']} of 3 |"
         for result in results["requests"]
     ]
+    usage = [
+        f"| {result['state']} | {result['pod']} | {result['memory MB']:.1f} | {result['CPU in % of a core']:.2f} "
+        f"| {result['seconds']:.0f} |"
+        for result in results["usage"]
+    ]
     return "\n".join(
         [
             "# Real kubelets: `make test-real`",
@@ -32,6 +37,15 @@ def markdown(results: dict[str, list[dict[str, Any]]]) -> str:
             *requests,
             "",
             "![failed requests over time](real.svg)",
+            "",
+            "## Memory and CPU of the operator's container",
+            "",
+            "From the container's cgroup, with one Deployment of 12 pods. The memory is the working set, as Kubernetes",
+            "counts it: without file pages that nobody used lately.",
+            "",
+            "| state | pod | memory (MB) | CPU (% of a core) | measured for (s) |",
+            "|---|---|---|---|---|",
+            *usage,
             "",
         ]
     )
