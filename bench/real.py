@@ -30,7 +30,7 @@ def markdown(results: dict[str, list[dict[str, Any]]]) -> str:
             "",
             "Two clients send 50 requests a second each, a new connection each, none repeated. One follows the Service's",
             "EndpointSlices, the other one uses its cluster IP through kube-proxy. The app takes 2 s to start and waits 3 s",
-            "in its preStop hook. `kubectl drain` has `--timeout=30s`.",
+            "in its preStop hook. `kubectl drain` has `--delete-emptydir-data` and `--timeout=30s`.",
             "",
             "| app | drained by | client | failed | from, to (s) | drains that ended |",
             "|---|---|---|---|---|---|",
