@@ -179,7 +179,10 @@ def _scribble(chance: random.Random, cluster: Cluster, pod: RawObject) -> Callab
     before = {key: annotations(pod).get(key) for key in words}
 
     def write(raw: RawObject) -> None:
-        raw["metadata"]["annotations"] = {**annotations(raw), **words}
+        # Admission lets nobody else change the record of a released pod.
+        kept = {MOVE} if workloads.is_released(raw) else set()
+        written = {key: word for key, word in words.items() if key not in kept}
+        raw["metadata"]["annotations"] = {**annotations(raw), **written}
         raw["status"].setdefault("conditions", []).append(entry)
 
     def wipe(raw: RawObject) -> None:
