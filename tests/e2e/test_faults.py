@@ -9,8 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness import ControlPlane
-from harness.fault_lab import USER, FaultLab
+from harness.fault_lab import FaultLab, fault_lab
 from harness.wire_faults import FAULTS
 
 SEED = int(os.environ.get("CHAOS_SEED") or 1)
@@ -21,10 +20,7 @@ SELECTION = random.Random(SEED).sample(sorted(FAULTS.keys() - _SLOW), 4)
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultLab]:
-    with (
-        ControlPlane.start(audit=True, bodies_of=USER) as plane,
-        FaultLab(plane, tmp_path_factory.mktemp("lab")) as made,
-    ):
+    with fault_lab(tmp_path_factory.mktemp("lab")) as made:
         yield made
 
 

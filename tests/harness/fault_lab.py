@@ -209,3 +209,10 @@ class FaultLab:
     def __exit__(self, *_: object) -> None:
         self.end_operators()
         self.recorder.stop()
+
+
+@contextmanager
+def fault_lab(folder: Path) -> Iterator[FaultLab]:
+    """Yield a lab on a new control plane; `folder`: for logs and kubeconfigs of its operators."""
+    with ControlPlane.start(audit=True, bodies_of=USER) as plane, FaultLab(plane, folder) as made:
+        yield made
